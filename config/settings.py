@@ -1,0 +1,320 @@
+"""Everything that a configuration file may say, with its limits, defaults and their reasons.
+
+Unknown keys are errors. Units stand last in the names (``_s`` seconds, ``_bytes``, ``_days``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+import jmespath
+import jmespath.exceptions
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+def _is_path_expression(expression: str) -> str:
+    try:
+        jmespath.compile(expression)
+    except jmespath.exceptions.JMESPathError as error:
+        raise ValueError(f"not a JMESPath expression: {error}") from error
+    return expression
+
+
+def _is_secret_reference(reference: str) -> str:
+    if not reference.startswith(("env:", "file:")) or reference.endswith(":"):
+        raise ValueError("a secret is given by reference: env:NAME or file:PATH")
+    return reference
+
+
+def _is_http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("expected http://host[:port][/base] or https://…")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("a URL here carries no query, fragment or credentials")
+    return url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` names this machine alone (127.0.0.0/8, ::1, localhost)."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+PathExpression = Annotated[str, AfterValidator(_is_path_expression)]
+SecretReference = Annotated[str, AfterValidator(_is_secret_reference)]
+HttpUrl = Annotated[str, AfterValidator(_is_http_url)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,47}$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]
+
+
+class Section(BaseModel):
+    """A closed, frozen piece of the settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Gateway(Section):
+    """The data plane: where it listens and what it holds at most."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    workers: int = Field(default=1, ge=1, le=64)
+    body_bytes_max: int = Field(default=10 * MIB, ge=KIB, le=GIB)
+    parse_bytes_max: int = Field(default=MIB, ge=KIB, le=64 * MIB)  # a larger body is recorded, never parsed
+    buffer_bytes_max: int = Field(default=256 * KIB, ge=KIB, le=16 * MIB)  # a longer answer is streamed
+    header_bytes_max: int = Field(default=16 * KIB, ge=KIB, le=256 * KIB)
+    header_timeout_s: Seconds = 10  # a slower client is cut: it holds a connection and nothing else
+    body_timeout_s: Seconds = 60
+    pending_bytes_max: int = Field(default=64 * MIB, ge=MIB)  # memory for what is not yet durable
+    connections_max: int = Field(default=2_000, ge=1)
+    drain_s: Seconds = 30
+
+
+class Issuer(Section):
+    """Somebody whose tokens are believed, and for whom."""
+
+    issuer: str = Field(min_length=1)
+    audience: str = Field(min_length=1)
+    jwks: str = Field(min_length=1)
+    algorithms: tuple[Literal["EdDSA", "ES256", "RS256"], ...] = Field(
+        default=("EdDSA", "ES256", "RS256"), min_length=1
+    )
+    leeway_s: float = Field(default=30, ge=0, le=300)
+    jwks_refresh_s: Seconds = 300
+    tenant_claim: str = "tenant"
+    roles_claim: str = "roles"
+    app_claim: str = "app"
+
+    @model_validator(mode="after")
+    def _keys_arrive_unaltered(self) -> Self:
+        if self.jwks.startswith("file:"):
+            return self
+        url = urlsplit(_is_http_url(self.jwks))
+        if url.scheme == "http" and not is_loopback(url.hostname or ""):
+            raise ValueError("jwks: expected file:PATH or https://…; plain http only on loopback")
+        return self
+
+
+class Callers(Section):
+    """How applications prove who they are."""
+
+    mode: Literal["keys", "jwt", "jwt+keys", "open"] = "keys"
+    issuers: tuple[Issuer, ...] = ()
+
+    @model_validator(mode="after")
+    def _issuers_where_tokens_count(self) -> Self:
+        if "jwt" in self.mode and not self.issuers:
+            raise ValueError(f"issuers: mode {self.mode} needs at least one issuer")
+        return self
+
+
+class UpstreamAuth(Section):
+    """The model endpoint's own credential, put in by the gateway and never recorded."""
+
+    header: HeaderName = "Authorization"
+    scheme: str | None = "Bearer"
+    secret: SecretReference
+
+
+class RecordRule(Section):
+    """What a path on this route becomes: a decision, a call (no label, reasons, explanation), or a count."""
+
+    path: str = Field(pattern=r"^/")
+    as_: Literal["decision", "call", "none"] = Field(alias="as")
+
+
+class Capture(Section):
+    """Where in the request's body the case, subject, purpose and corrected decision stand (JMESPath)."""
+
+    case: PathExpression | None = None
+    subject: PathExpression | None = None
+    purpose: PathExpression | None = None
+    corrects: PathExpression | None = None
+
+
+class Extract(Section):
+    """How an answer becomes a label (JMESPath; what is not found is recorded as not found)."""
+
+    label: PathExpression
+    favourable: tuple[str, ...] = ()
+    adverse: tuple[str, ...] = ()
+    score: PathExpression | None = None
+    case: PathExpression | None = None
+    subject: PathExpression | None = None
+    features: PathExpression | None = None
+
+    @model_validator(mode="after")
+    def _a_label_is_one_or_the_other(self) -> Self:
+        both = sorted(set(self.favourable) & set(self.adverse))
+        if both:
+            raise ValueError(f"adverse: {', '.join(both)} cannot be favourable too")
+        return self
+
+
+class RouteModel(Section):
+    """Which registered model answers, and how it announces its version (else the version is declared)."""
+
+    name: Name
+    version: str | None = None
+    version_header: HeaderName | None = None
+
+
+class Explain(Section):
+    """The explanation policy: which decisions are explained, and within which time."""
+
+    when: Literal["always", "adverse", "never"] = "always"
+    deadline_s: Seconds = 60
+
+
+class Timeouts(Section):
+    """How long the model endpoint may take, step by step."""
+
+    connect_s: Seconds = 5
+    first_byte_s: Seconds = 60
+    idle_s: Seconds = 60
+    total_s: Seconds = 600
+
+
+class Route(Section):
+    """One prefix of the data plane, the endpoint behind it, and what is recorded of its calls."""
+
+    name: Name
+    prefix: str = Field(pattern=r"^/([A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*)?$")
+    strip_prefix: bool = True
+    upstream: HttpUrl
+    upstream_auth: UpstreamAuth | None = None
+    evidence: Literal["strict"] = "strict"
+    record: tuple[RecordRule, ...] = (RecordRule.model_validate({"path": "/**", "as": "decision"}),)
+    capture: Capture = Capture()
+    protocol: Literal["generic"] = "generic"
+    extract: Extract | None = None
+    model: RouteModel | None = None
+    explain: Explain = Explain()
+    project: tuple[str, ...] = ()  # personal fields copied into plain typed columns; default none
+    retention: Name = "default"
+    request_headers: tuple[HeaderName, ...] = ()  # recorded; all others are forwarded and forgotten
+    response_headers: tuple[HeaderName, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    disk_full: Literal["refuse", "pass"] = "refuse"
+
+    @model_validator(mode="after")
+    def _nothing_reserved(self) -> Self:
+        if (self.prefix + "/").startswith("/-/"):
+            raise ValueError("prefix: paths under /-/ belong to the gateway itself")
+        secret = {"authorization", "proxy-authorization", "cookie", "set-cookie"}
+        if self.upstream_auth is not None:
+            secret.add(self.upstream_auth.header.lower())
+        listed = sorted({h.lower() for h in self.request_headers + self.response_headers} & secret)
+        if listed:
+            raise ValueError(f"request_headers: {', '.join(listed)} carries a credential and is never recorded")
+        return self
+
+
+class Desk(Section):
+    """The justification API and console."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8081
+    issuers: tuple[Issuer, ...] = ()
+    session_hours: float = Field(default=8, gt=0, le=24)
+    development: bool = False  # lets `answerable token` sign with a key of this machine; loopback only
+
+    @model_validator(mode="after")
+    def _development_stays_at_home(self) -> Self:
+        if self.development and not is_loopback(self.host):
+            raise ValueError(f"development: expected false while host is {self.host}; it is for loopback only")
+        return self
+
+
+class Keeper(Section):
+    """The process that ships, signs and schedules."""
+
+    primary: bool = True
+    explainers: int = Field(default=1, ge=0, le=64)
+    checkpoint_s: Seconds = 1
+    heartbeat_s: Seconds = 60
+    lag_hours: float = Field(default=24, ge=0)  # a shipped segment stays this long …
+    lag_bytes: int = Field(default=8 * GIB, ge=0)  # … or until so much is kept, whichever comes first
+
+
+class Storage(Section):
+    """Which ClickHouse, and as whom."""
+
+    profile: Literal["chdb", "server"] = "chdb"
+    url: HttpUrl | None = None
+    user: str = "default"
+    password: SecretReference | None = None
+    database: str = Field(default="answerable", pattern=r"^[a-z][a-z0-9_]{0,62}$")
+    allow_broad_grants: bool = False
+    connect_timeout_s: Seconds = 5
+
+    @model_validator(mode="after")
+    def _a_server_has_an_address(self) -> Self:
+        if self.profile == "server" and self.url is None:
+            raise ValueError("url: profile server needs the address of its HTTP interface")
+        if self.profile == "chdb" and self.url is not None:
+            raise ValueError("url: profile chdb is embedded and has no address")
+        return self
+
+
+class Retention(Section):
+    """One retention class: not deleted before the floor, gone at the ceiling unless held."""
+
+    floor_days: int = Field(ge=0, le=36_500)
+    ceiling_days: int = Field(ge=0, le=36_500)
+
+    @model_validator(mode="after")
+    def _floor_below_ceiling(self) -> Self:
+        if self.floor_days > self.ceiling_days:
+            raise ValueError(f"floor_days: {self.floor_days} is above ceiling_days {self.ceiling_days}")
+        return self
+
+
+# AI Act Art. 19 and 26(6) ask for at least six months of logs, Reg B §1002.12(b) for 25 months of applications.
+DEFAULT_RETENTION = Retention(floor_days=183, ceiling_days=762)
+
+
+class Settings(Section):
+    """A whole configuration file."""
+
+    deployment: Name
+    data: Path = Path("data")
+    tenant: Name = "default"  # of callers whose credential names none
+    gateway: Gateway = Gateway()
+    callers: Callers = Callers()
+    routes: tuple[Route, ...] = Field(min_length=1)
+    desk: Desk = Desk()
+    keeper: Keeper = Keeper()
+    storage: Storage = Storage()
+    models: tuple[Path, ...] = ()
+    retention: dict[Name, Retention] = Field(default_factory=lambda: {"default": DEFAULT_RETENTION})
+
+    @model_validator(mode="after")
+    def _open_stays_on_loopback(self) -> Self:
+        if self.callers.mode == "open" and not is_loopback(self.gateway.host):
+            raise ValueError(f"callers.mode: open is for loopback only, and gateway.host is {self.gateway.host}")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_known(self) -> Self:
+        for what, values in (("name", [r.name for r in self.routes]), ("prefix", [r.prefix for r in self.routes])):
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise ValueError(f"routes: {what} {', '.join(twice)} stands on more than one route")
+        for route in self.routes:
+            if route.retention not in self.retention:
+                known = ", ".join(sorted(self.retention))
+                raise ValueError(f"routes.{route.name}.retention: no class {route.retention}; known: {known}")
+        return self

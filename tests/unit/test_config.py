@@ -1,0 +1,197 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config.errors import AnswerableError, ConfigError
+from config.load import load
+from config.processes import start
+from config.registration import load_registration
+from config.secrets import reveal
+
+WHOLE = {
+    "deployment": "demo",
+    "routes": [
+        {
+            "name": "mortgage",
+            "prefix": "/mortgage",
+            "upstream": "http://127.0.0.1:9001",
+            "extract": {"label": "decision", "favourable": ["approved"], "adverse": ["denied"], "score": "probability"},
+        }
+    ],
+}
+
+
+def write(folder: Path, tree: object) -> Path:
+    path = folder / "answerable.yaml"
+    path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
+    return path
+
+
+def changed(*steps: str | int, value: object) -> dict:
+    tree = yaml.safe_load(yaml.safe_dump(WHOLE))
+    place = tree
+    for step in steps[:-1]:
+        place = place.setdefault(step, {}) if isinstance(place, dict) else place[step]
+    place[steps[-1]] = value
+    return tree
+
+
+def test_a_whole_configuration_loads_with_its_defaults(tmp_path):
+    configuration = load(write(tmp_path, WHOLE), {})
+    assert configuration.settings.gateway.port == 8080
+    assert configuration.settings.routes[0].record[0].as_ == "decision"
+    assert configuration.data == tmp_path / "data"
+    assert len(configuration.digest) == 64
+
+
+def test_the_same_settings_have_the_same_digest_whatever_the_order_of_keys(tmp_path):
+    one = load(write(tmp_path, WHOLE), {})
+    two = load(write(tmp_path, dict(reversed(WHOLE.items()))), {})
+    assert one.digest == two.digest
+    assert one.digest != load(write(tmp_path, changed("tenant", value="other")), {}).digest
+
+
+def test_the_environment_overrides_the_file_and_changes_the_digest(tmp_path):
+    path = write(tmp_path, WHOLE)
+    configuration = load(path, {"ANSWERABLE__GATEWAY__PORT": "9000", "HOME": "/root"})
+    assert configuration.settings.gateway.port == 9000
+    assert configuration.digest != load(path, {}).digest
+
+
+@pytest.mark.parametrize(
+    ("tree", "says"),
+    [
+        (changed("gatewy", value={}), "gatewy: no such key"),
+        (changed("gateway", "port", value="many"), "gateway.port: input should be a valid integer"),
+        (changed("gateway", "port", value=70000), "gateway.port: input should be less than or equal to 65535"),
+        (
+            changed("retention", value={"default": {"floor_days": 100, "ceiling_days": 10}}),
+            "retention.default.floor_days: 100 is above ceiling_days 10",
+        ),
+        (changed("routes", 0, "retention", value="gone"), "routes.mortgage.retention: no class gone; known: default"),
+        (changed("routes", 0, "upstream", value="ftp://x"), "routes.0.upstream: expected http://host"),
+        (changed("routes", 0, "extract", "label", value="a["), "routes.0.extract.label: not a JMESPath expression"),
+        (changed("routes", 0, "extract", "adverse", value=["approved"]), "approved cannot be favourable too"),
+        (changed("routes", 0, "prefix", value="/-/x"), "paths under /-/ belong to the gateway"),
+        (changed("routes", 0, "request_headers", value=["Cookie"]), "cookie carries a credential"),
+        (changed("routes", value=[]), "routes: tuple should have at least 1 item"),
+        (
+            changed("routes", value=[*WHOLE["routes"], {**WHOLE["routes"][0], "prefix": "/other"}]),
+            "name mortgage stands on more than one route",
+        ),
+        (changed("callers", value={"mode": "jwt"}), "callers.issuers: mode jwt needs at least one issuer"),
+        (
+            {**changed("callers", value={"mode": "open"}), "gateway": {"host": "0.0.0.0"}},
+            "callers.mode: open is for loopback only",
+        ),
+        (changed("desk", value={"host": "0.0.0.0", "development": True}), "desk.development: expected false"),
+        (changed("storage", value={"profile": "server"}), "storage.url: profile server needs the address"),
+        (changed("storage", value={"profile": "server", "url": "http://x", "password": "hunter2"}), "by reference"),
+        ({"deployment": "demo"}, "routes: missing"),
+        ("- a list", "expected keys and values at the top, found list"),
+        ("a: [", "not YAML"),
+        ("deployment: a\ndeployment: b\n", "'deployment' stands twice"),
+        ("a: &x [1]\nb: *x\n", "aliases are not allowed"),
+    ],
+)
+def test_a_fault_is_named_with_file_key_and_what_was_expected(tmp_path, tree, says):
+    path = write(tmp_path, tree)
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert str(path) in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_every_fault_is_told_at_once(tmp_path):
+    tree = changed("gateway", value={"port": "many", "workers": 0})
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, tree), {})
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nothing\.yaml: No such file"):
+        load(tmp_path / "nothing.yaml", {})
+
+
+def test_an_override_that_is_not_yaml_or_has_no_place_is_named(tmp_path):
+    path = write(tmp_path, WHOLE)
+    with pytest.raises(ConfigError, match="environment ANSWERABLE__TENANT: not YAML"):
+        load(path, {"ANSWERABLE__TENANT": "[a"})
+    with pytest.raises(ConfigError, match="deployment has no keys to override"):
+        load(path, {"ANSWERABLE__DEPLOYMENT__X": "1"})
+
+
+def test_secrets_come_from_the_environment_or_a_file_and_never_show_in_messages(tmp_path):
+    (tmp_path / "key").write_text("s3cret\n")
+    assert reveal("file:key", base=tmp_path, environ={}) == "s3cret"
+    assert reveal("env:KEY", base=tmp_path, environ={"KEY": " s3cret "}) == "s3cret"
+    with pytest.raises(ConfigError, match="env:KEY: the environment variable is not set"):
+        reveal("env:KEY", base=tmp_path, environ={})
+    with pytest.raises(ConfigError, match="file:gone"):
+        reveal("file:gone", base=tmp_path, environ={})
+    (tmp_path / "big").write_text("s3cret" * 20_000)
+    with pytest.raises(ConfigError) as caught:
+        reveal("file:big", base=tmp_path, environ={})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_one_error_shape_has_four_keys():
+    shape = AnswerableError("it broke", code="broken", status=418, advice="Mend it.").as_json("r-1")
+    assert shape == {"error": {"code": "broken", "message": "it broke", "advice": "Mend it.", "request_id": "r-1"}}
+
+
+def test_a_started_process_has_no_input_and_its_own_group():
+    code = "import os,sys; print(os.getpgrp() == os.getpid(), sys.stdin.read() == '')"
+    process = start([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ)
+    assert process.communicate(timeout=20)[0].split() == [b"True", b"True"]
+
+
+REGISTRATION = {
+    "v": 1,
+    "name": "mortgage",
+    "version": "1",
+    "artifact": "model.json",
+    "digest": "0" * 64,
+    "loader": "xgboost-json",
+    "baseline": {"file": "baseline.csv", "digest": "0" * 64, "kind": "near_cutoff"},
+    "output": {"space": "probability", "cutoff": 0.5},
+    "features": [{"name": "obrat", "label": "other obligations", "code": "R01"}],
+    "catalogue_version": "1",
+    "reasons": {"R01": {"text": "Your other obligations are {value} of your income."}},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"output": {"space": "probability", "cutoff": 1.5}}, "output.cutoff: expected a probability"),
+        ({"features": [*REGISTRATION["features"], {"name": "obrat", "label": "b"}]}, "features: obrat stands twice"),
+        ({"reasons": {}}, "features.obrat.code: no reason R01"),
+        ({"reasons": {"R01": {"text": "Your score was too low"}}}, "names no specific reason"),
+        ({"reasons": {"R01": {"text": "Contrary to internal policy"}}}, "names no specific reason"),
+        ({"reasons": {"R01": {"text": "{secret}"}}}, "unknown placeholder secret"),
+        ({"reasons": {"R01": {"when_higher": "Too many"}}}, "expected text, or both when_higher and when_lower"),
+        ({"digest": "abc"}, "digest: string should match pattern"),
+        ({"features": [{"name": "a", "label": "a", "bounds": [2, 1]}]}, "bounds: 2.0 is above 1.0"),
+        ({"features": [{"name": "a", "label": "a", "immutable": True, "direction": "increase"}]}, "immutable"),
+    ],
+)
+def test_a_registration_that_cannot_hold_is_named(tmp_path, change, says):
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.safe_dump({**REGISTRATION, **change}))
+    with pytest.raises(ConfigError, match=r"model\.yaml") as caught:
+        load_registration(path)
+    assert says in str(caught.value)
+
+
+def test_columns_of_one_factor_share_their_code(tmp_path):
+    path = tmp_path / "model.yaml"
+    columns = [{"name": n, "label": n, "factor": "history", "code": c} for n, c in (("a", "R01"), ("b", None))]
+    path.write_text(yaml.safe_dump({**REGISTRATION, "features": columns}))
+    with pytest.raises(ConfigError, match="factor history already has code R01"):
+        load_registration(path)
