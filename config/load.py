@@ -71,7 +71,7 @@ def from_tree(tree: dict[str, Any], path: Path) -> Configuration:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in the YAML file at `path`; duplicate keys are refused, aliases too (they can explode)."""
+    """The mapping in the YAML file at `path`; a key that stands twice is refused."""
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
@@ -121,13 +121,7 @@ def _override(tree: dict[str, Any], name: str, text: str) -> None:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without the two traps: a key twice (the last would win silently) and aliases (they can explode)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]  # stubs lack the parser's methods' types
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", event.start_mark)
-        return super().compose_node(parent, index)
+    """YAML in which a key that stands twice is a fault; the last would win silently."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (PyYAML's)
         seen: set[Any] = set()

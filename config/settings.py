@@ -230,11 +230,14 @@ class Desk(Section):
     issuers: tuple[Issuer, ...] = ()
     session_hours: float = Field(default=8, gt=0, le=24)
     development: bool = False  # lets `answerable token` sign with a key of this machine; loopback only
+    developer: bool = False  # `answerable try`: the role developer and its page exist; loopback and open callers only
 
     @model_validator(mode="after")
     def _development_stays_at_home(self) -> Self:
         if self.development and not is_loopback(self.host):
             raise ValueError(f"development: expected false while host is {self.host}; it is for loopback only")
+        if self.developer and not is_loopback(self.host):
+            raise ValueError(f"developer: expected false while host is {self.host}; it is for loopback only")
         return self
 
 
@@ -305,6 +308,8 @@ class Settings(Section):
     def _open_stays_on_loopback(self) -> Self:
         if self.callers.mode == "open" and not is_loopback(self.gateway.host):
             raise ValueError(f"callers.mode: open is for loopback only, and gateway.host is {self.gateway.host}")
+        if self.desk.developer and self.callers.mode != "open":
+            raise ValueError(f"desk.developer: expected false while callers.mode is {self.callers.mode}")
         return self
 
     @model_validator(mode="after")

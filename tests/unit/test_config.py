@@ -89,13 +89,14 @@ def test_the_environment_overrides_the_file_and_changes_the_digest(tmp_path):
             "callers.mode: open is for loopback only",
         ),
         (changed("desk", value={"host": "0.0.0.0", "development": True}), "desk.development: expected false"),
+        (changed("desk", value={"host": "0.0.0.0", "developer": True}), "desk.developer: expected false"),
+        (changed("desk", value={"developer": True}), "desk.developer: expected false while callers.mode is keys"),
         (changed("storage", value={"profile": "server"}), "storage.url: profile server needs the address"),
         (changed("storage", value={"profile": "server", "url": "http://x", "password": "hunter2"}), "by reference"),
         ({"deployment": "demo"}, "routes: missing"),
         ("- a list", "expected keys and values at the top, found list"),
         ("a: [", "not YAML"),
         ("deployment: a\ndeployment: b\n", "'deployment' stands twice"),
-        ("a: &x [1]\nb: *x\n", "aliases are not allowed"),
     ],
 )
 def test_a_fault_is_named_with_file_key_and_what_was_expected(tmp_path, tree, says):

@@ -1,0 +1,55 @@
+# Two commands matter: `make demo` and `make test`. Each makes .venv itself; nothing else is needed but
+# python3 (3.11 or newer) with venv, and make.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+ARGS ?=
+WORKERS ?= $(shell nproc)
+
+.PHONY: demo test quick lint format chaos bench wheel clean
+
+demo: $(VENV)/.demo
+	$(RUN)/answerable demo $(ARGS)
+
+test: $(VENV)/.dev
+	$(RUN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos" $(ARGS)
+
+quick: lint
+	$(RUN)/python -m pytest tests/unit tests/property -n $(WORKERS) -q $(ARGS)
+
+lint: $(VENV)/.dev
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+format: $(VENV)/.dev
+	$(RUN)/ruff check --fix-only .
+	$(RUN)/ruff format .
+
+chaos: $(VENV)/.dev
+	$(RUN)/python -m pytest tests/fault -m chaos $(ARGS)
+
+bench: $(VENV)/.dev
+	$(RUN)/python -m load_tests $(ARGS)
+
+coverage: $(VENV)/.dev
+	$(RUN)/python -m pytest tests -n $(WORKERS) --cov --cov-report=term-missing $(ARGS)
+
+wheel: $(VENV)/.dev
+	$(RUN)/python -m build --wheel
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Answerable needs Python 3.11 or newer, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV) || { echo "python3 lacks venv: install it (Debian: apt-get install python3-venv)" >&2; rm -rf $(VENV); exit 2; }
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
