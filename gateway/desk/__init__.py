@@ -1,0 +1,1 @@
+"""The desk: the justification API and the console."""

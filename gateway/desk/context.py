@@ -1,0 +1,107 @@
+"""What the desk is given by the process that hosts it (the keeper, or a desk of its own).
+
+The host builds one `Context` from its real parts and hands it to `gateway.desk.app.create`. The desk itself opens no
+database, no journal and no key file, and it writes only through `record_access`.
+
+    desk = create(context)                     # gateway.desk.app
+    site = web.TCPSite(runner, …)              # the host listens: AppRunner(desk.web)
+    code = desk.issue_code(viewer)             # a one-time sign-in code (demo, try); give out  <base>/signin/<code>
+    answer = await desk.why(bearer, decision, purpose=…, ticket=…)   # the command `why`: {"sentences": […], …}
+    await desk.close()
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from config.load import Configuration
+from config.registration import Registration
+from config.settings import Issuer
+from storage.clickhouse import Database
+
+
+class JobState(StrEnum):
+    """Where an explanation stands while the keeper holds its job."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    READY = "ready"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The state of one decision's explanation, and why it failed or was skipped."""
+
+    state: JobState
+    reason: str = ""
+
+
+class Outcome(StrEnum):
+    """How a look at records ended."""
+
+    GRANTED = "granted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """One look, or one refused attempt, as it is written into the host's journal before any row is returned.
+
+    As an entry: kind `access`, `actor` as below, `decision` where it concerns one; the fields `roles, action, purpose,
+    outcome, reason, object, rows, matter` in clear (all of them names and pseudonyms of ours); `ticket`, being free text
+    of people, only as a sealed part of that name (text/plain), left out where there is none.
+    """
+
+    tenant: str
+    actor: str  # "<issuer>|<subject>"
+    roles: tuple[str, ...]
+    action: str  # lookup, case, decisions, decision, proof, content, try
+    purpose: str  # one of gateway.desk.roles.PURPOSES
+    ticket: str | None
+    outcome: Outcome
+    reason: str | None  # the code of the refusal
+    decision: str | None  # its id
+    route: str | None
+    object: str | None  # the pseudonym of a case or subject, or the digest of a list's filter
+    rows: int  # how many decisions the answer tells of
+    matter: str | None  # a regulator's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The proof of one entry: a C2SP tlog-proof up to its shard's checkpoint, verified before it is handed out."""
+
+    origin: str
+    seq: int
+    leaf: bytes
+    size: int  # of the checkpoint's tree
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The host's parts.
+
+    `database` is called from threads; everything else from the event loop. `record_access` returns when the entry is
+    durable and raises the journal's error where it is not: then nothing is shown. `open_parts` takes a decision's entry
+    as stored (or an explanation's) and returns the plaintext of its parts by name; a part whose key is gone is left
+    out. `prove` returns None while no checkpoint covers the entry, and raises an `AnswerableError` if it does not
+    verify. `job` knows the jobs that the host holds now: None for any other decision. `registration` finds a model's
+    registration by the hex digest of its artifact. `problems` lists what keeps the host from being ready.
+    """
+
+    configuration: Configuration
+    database: Database
+    record_access: Callable[[Access], Awaitable[None]]
+    open_parts: Callable[[bytes], Awaitable[Mapping[str, bytes]]]
+    prove: Callable[[str, int], Awaitable[Proof | None]]
+    pseudonyms: Callable[[str, str, str], Sequence[str]]  # tenant, kind (case|subject), value → newest first
+    job: Callable[[str], Job | None]
+    registration: Callable[[str], Registration | None]
+    problems: Callable[[], Sequence[str]]
+    issuers: tuple[Issuer, ...]  # desk.issuers, and the machine's own where desk.development says so
+    now_ns: Callable[[], int]
+    random: Callable[[int], bytes]
+    trying: bool = False  # `answerable try`: the try page and the role developer exist
