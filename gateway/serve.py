@@ -1,0 +1,180 @@
+"""The supervisor of one host: starts N gateway workers and the keeper, restarts what dies, ends all in order.
+
+It decides nothing about decisions. The configuration is read once and handed to every process through an
+inherited descriptor, so that a worker that is restarted a month later runs what was activated, not what the
+file says by then. On SIGTERM or SIGINT the workers drain first (they finish what they accepted), then the
+keeper ships what they left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import orjson
+import structlog
+
+from config.load import Configuration, from_tree
+from config.processes import start
+
+POLL_S = 0.1  # how late a death or a signal may be noticed
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 10.0  # a process that cannot live must not eat the machine by being started
+HEALTHY_S = 10.0  # one that lived so long starts again without delay
+KEEPER_DRAIN_S = 30.0  # what is not shipped by then is on disk and is shipped at the next start
+GRACE_S = 5.0  # between the end of a drain and SIGKILL
+EXIT_REFUSED = 2  # a port in use, the data held, a faulty configuration: starting again cannot help
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Child:
+    """One process that shall run, and how its last attempts went."""
+
+    role: str
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    due_s: float = 0.0  # when it may be started (again), on the monotonic clock
+    backoff_s: float = field(default=BACKOFF_FIRST_S)
+    lived: bool = False  # it was healthy once: from then on its death is a reason to start it again, whatever it says
+
+
+def serve(configuration: Configuration, *, desk: bool = True) -> int:
+    """Run the whole of one host until SIGTERM or SIGINT; returns the exit code of the command.
+
+    0: ended as asked. `EXIT_REFUSED`: a process refused to start (it has said why on standard error).
+    """
+    return Supervisor(configuration, desk=desk).run()
+
+
+class Supervisor:
+    """Starts, watches, restarts and ends the processes of one host."""
+
+    def __init__(self, configuration: Configuration, *, desk: bool) -> None:
+        shards = [f"gateway-{number}" for number in range(configuration.settings.gateway.workers)]
+        self._configuration = configuration
+        self._workers = [_Child(shard) for shard in shards]
+        self._keeper = _Child("keeper" if desk else "keeper-without-desk")
+        self._stopping = False
+
+    def run(self) -> int:
+        """Start everything, keep it running, end it in order."""
+        metrics = self._configuration.data / "metrics"
+        metrics.mkdir(parents=True, exist_ok=True)
+        for stale in metrics.glob("*.db"):  # of processes that are gone; counters start again with the host
+            stale.unlink()
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        refused = False
+        try:
+            with _handed_over(self._configuration) as handover:
+                while not (self._stopping or refused):
+                    refused = any(self._tend(child, handover) for child in (self._keeper, *self._workers))
+                    time.sleep(POLL_S)
+        finally:
+            self._end()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return EXIT_REFUSED if refused else 0
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _tend(self, child: _Child, handover: IO[bytes]) -> bool:
+        """Start `child` if it is due, look after it if it runs; true if it refused to start at all."""
+        now_s = time.monotonic()
+        if child.process is None:
+            if now_s >= child.due_s:
+                argv = [sys.executable, "-m", "gateway.serve", child.role, str(handover.fileno())]
+                child.process = start(argv, env=self._environment(), pass_fds=(handover.fileno(),), own_group=True)
+                child.started_s = now_s
+            return False
+        code = child.process.poll()
+        if code is None:
+            if now_s - child.started_s >= HEALTHY_S:
+                child.lived, child.backoff_s = True, BACKOFF_FIRST_S
+            return False
+        _forget_metrics(self._configuration.data, child.process.pid)
+        child.process = None
+        if code == EXIT_REFUSED and not child.lived:
+            return True
+        _log.warning("process_ended", role=child.role, code=code, restart_in_s=child.backoff_s)
+        child.due_s = now_s + child.backoff_s
+        child.backoff_s = min(child.backoff_s * 2, BACKOFF_MAX_S)
+        return False
+
+    def _environment(self) -> Mapping[str, str]:
+        return {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._configuration.data / "metrics")}
+
+    def _end(self) -> None:
+        _end_all(self._workers, within_s=self._configuration.settings.gateway.drain_s + GRACE_S)
+        _end_all([self._keeper], within_s=KEEPER_DRAIN_S + GRACE_S)
+
+
+def _end_all(children: list[_Child], *, within_s: float) -> None:
+    running = [child.process for child in children if child.process is not None]
+    for process in running:
+        process.terminate()
+    deadline_s = time.monotonic() + within_s
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _log.error("process_killed", pid=process.pid, after_s=within_s)
+            process.kill()
+            process.wait()
+    for child in children:
+        child.process = None
+
+
+def _handed_over(configuration: Configuration) -> IO[bytes]:
+    """A file without a name that holds `configuration` for the processes that inherit it."""
+    file = tempfile.TemporaryFile("w+b", prefix="answerable-")  # noqa: SIM115 (the caller closes it)
+    file.write(orjson.dumps({"path": str(configuration.path)}) + b"\n" + configuration.canonical)
+    file.flush()
+    return file
+
+
+def _take_over(descriptor: int) -> Configuration:
+    """The configuration that `_handed_over` wrote; read by position, since all processes share the offset."""
+    raw = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    os.close(descriptor)
+    head, _, canonical = raw.partition(b"\n")
+    return from_tree(orjson.loads(canonical), Path(orjson.loads(head)["path"]))
+
+
+def _forget_metrics(data: Path, pid: int) -> None:
+    # imported when first needed: the library reads PROMETHEUS_MULTIPROC_DIR when it is imported
+    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
+
+    mark_process_dead(pid, str(data / "metrics"))  # type: ignore[no-untyped-call]  # the library has no types here
+
+
+def main(arguments: list[str]) -> int:
+    """One process of the host: ``ROLE DESCRIPTOR``, as the supervisor starts it."""
+    role, descriptor = arguments
+    configuration = _take_over(int(descriptor))
+    # a gateway worker must load neither database nor numbers, so each role imports its own
+    if role.startswith("keeper"):
+        from gateway.keeper.app import run_keeper  # noqa: PLC0415
+
+        return asyncio.run(run_keeper(configuration, desk=role == "keeper"))
+    import uvloop  # noqa: PLC0415
+
+    from gateway.proxy.app import run  # noqa: PLC0415
+
+    return uvloop.run(run(configuration, shard=role))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
