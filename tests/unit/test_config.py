@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import config
 from config.errors import AnswerableError, ConfigError
 from config.load import load
 from config.processes import start
@@ -196,3 +197,9 @@ def test_columns_of_one_factor_share_their_code(tmp_path):
     path.write_text(yaml.safe_dump({**REGISTRATION, "features": columns}))
     with pytest.raises(ConfigError, match="factor history already has code R01"):
         load_registration(path)
+
+
+@pytest.mark.parametrize("name", ["one-host.yaml", "server.yaml"])
+def test_the_packaged_examples_load(name):
+    path = Path(config.__file__).parent / "examples" / name
+    assert load(path, {}).settings.routes

@@ -1,0 +1,53 @@
+"""Commands that a keeper carries out: ask, show progress, return what it answered."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from config.load import Configuration
+from gateway.keeper.socket import command
+
+TOKEN_VARIABLE = "ANSWERABLE_TOKEN"  # a token on the command line would stand in the process list
+
+
+def ask(configuration: Configuration, name: str, arguments: Mapping[str, Any]) -> Any:
+    """The result of the keeper's command `name`; ends the program with the command's exit code where it is not 0.
+
+    A running keeper is asked, else the data is opened here. A result with exit code 1 is printed by the caller's
+    `show` before the program ends, so that "broken" is never said without what is broken.
+    """
+    last = asyncio.run(_run(configuration, name, arguments))
+    if "error" in last:
+        error = last["error"]
+        typer.echo(f"answerable: {error['message']}\n{error['advice']}", err=True)
+        raise typer.Exit(int(last["exit"]))
+    return last
+
+
+def token() -> str | None:
+    """The caller's desk token, from the environment."""
+    return os.environ.get(TOKEN_VARIABLE)
+
+
+async def _run(configuration: Configuration, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    console = Console(stderr=True)
+    last: dict[str, Any] = {}
+    with console.status(f"{name} …") as status:
+        async for line in command(configuration.data, name, arguments, configuration=configuration):
+            if "progress" in line:
+                status.update(f"{name} … {_told(line['progress'])}")
+            else:
+                last = line
+    return last
+
+
+def _told(progress: Any) -> str:
+    if not isinstance(progress, Mapping):
+        return str(progress)
+    return ", ".join(
+        f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in progress.items()
+    )
