@@ -1,4 +1,4 @@
-"""A token issuer of this machine's own, for demo, try and development: never trusted unless `desk.development` says so."""
+"""A token issuer of this machine's own, for development: trusted only where `desk.development` says so."""
 
 import hashlib
 from pathlib import Path

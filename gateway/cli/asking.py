@@ -11,7 +11,7 @@ from rich.console import Console
 from config.load import Configuration
 from gateway.keeper.socket import command
 
-TOKEN_VARIABLE = "ANSWERABLE_TOKEN"  # a token on the command line would stand in the process list
+TOKEN_VARIABLE = "ANSWERABLE_TOKEN"  # noqa: S105 (a name; on the command line a token would be seen by all)
 
 
 def ask(configuration: Configuration, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -48,6 +48,5 @@ async def _run(configuration: Configuration, name: str, arguments: Mapping[str, 
 def _told(progress: Any) -> str:
     if not isinstance(progress, Mapping):
         return str(progress)
-    return ", ".join(
-        f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in progress.items()
-    )
+    told = (f"{value:,}" if isinstance(value, int) else str(value) for value in progress.values())
+    return ", ".join(f"{key} {value}" for key, value in zip(progress, told, strict=True))

@@ -50,6 +50,7 @@ def revoke(
 
 
 def token(
+    *,
     role: Annotated[list[str], typer.Option("--role", help=f"One of {', '.join(DESK_ROLES)}; may be repeated.")],
     subject: Annotated[str, typer.Option(help="Who the token speaks for.")] = "developer",
     matter: Annotated[str | None, typer.Option(help="JSON for a regulator: {routes, from, to}.")] = None,

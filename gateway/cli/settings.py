@@ -15,7 +15,7 @@ app = typer.Typer(help="Look at a configuration without starting anything.", no_
 
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="The YAML file to check.")]) -> None:
-    """Check FILE, the registrations it lists, and that its secrets are there; exit 2 and say what is wrong otherwise."""
+    """Check FILE, the registrations it lists, and that its secrets are there; exit 2 names what is wrong."""
     configuration = load(file, os.environ)
     for path in configuration.settings.models:
         load_registration(configuration.base / path)
