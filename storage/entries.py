@@ -1,0 +1,177 @@
+"""Entries: the small JSON lines that state what happened, and are the leaves of a ledger. Pure.
+
+A *draft* is what a caller knows; the journal adds origin and sequence numbers and encodes it once. Nobody
+re-serialises: hashes are over the stored bytes (README.md, "Entries").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from storage import merkle
+from storage.errors import EntryTooLarge
+from storage.ids import b64
+
+VERSION = 1
+ENTRY_BYTES_MAX = 65_535  # C2SP tlog-tiles entry bundles carry u16 lengths
+SYSTEM_TENANT = "*"  # the tenant of what a shard says about itself
+_OF_A_CALL = ("begin", "decision", "call")
+_ABOUT_DECISIONS = ("extraction", "explanation", "disposition", "truth", "review", "access", "notice")
+_OF_GOVERNANCE = ("approval", "lifecycle", "incident", "hold", "erasure", "prune", "metric", "report")
+_OF_THE_SHARD = ("gap", "recovery", "heartbeat")
+KINDS = frozenset((*_OF_A_CALL, *_ABOUT_DECISIONS, *_OF_GOVERNANCE, *_OF_THE_SHARD))
+INT_MAX = 2**53  # beyond it a JavaScript verifier would read another number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What an entry says of one sealed part; the bytes themselves travel beside it as PART frames.
+
+    ``len`` and ``sha256`` are of the stored bytes (all chunks joined), ``chunks`` is how many there are.
+    """
+
+    name: str
+    index: int
+    media: str
+    encoding: str  # identity | zstd
+    len: int
+    sha256: bytes
+    key: str
+    dek_commit: bytes
+    plain_commit: bytes
+    chunks: int = 1
+
+    def as_json(self) -> dict[str, Any]:
+        """The form inside an entry; hashes are base64url."""
+        return {
+            "name": self.name,
+            "index": self.index,
+            "media": self.media,
+            "encoding": self.encoding,
+            "len": self.len,
+            "sha256": b64(self.sha256),
+            "key": self.key,
+            "dek_commit": b64(self.dek_commit),
+            "plain_commit": b64(self.plain_commit),
+            "chunks": self.chunks,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A reference to an earlier entry: its id and its leaf hash."""
+
+    id: str
+    leaf: bytes
+
+    def as_json(self) -> dict[str, str]:
+        """The form inside an entry's ``prev``."""
+        return {"id": self.id, "leaf": b64(self.leaf)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """An entry before the journal gave it a place. ``fields`` are the kind's own, beside the common ones."""
+
+    kind: str
+    tenant: str
+    actor: str
+    id: str
+    ts_ns: int
+    config: str  # hex digest of the active configuration
+    route: str | None = None
+    decision: str | None = None
+    trace: str | None = None
+    prev: tuple[Ref, ...] = ()
+    parts: tuple[Part, ...] = ()
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+_FOR_EVERY_READER = ("v", "origin", "seq", "scope_seq", "id", "ts", "kind", "prev", "parts")
+_OF_THE_SCOPE = ("tenant", "actor", "trace", "config", "route", "decision")
+COMMON = frozenset((*_FOR_EVERY_READER, *_OF_THE_SCOPE))
+
+
+def encode(draft: Draft, *, origin: str, seq: int, scope_seq: int) -> bytes:
+    """The entry's bytes: one UTF-8 line of JSON with sorted keys, without a newline.
+
+    Raises EntryTooLarge over 65,535 bytes, ValueError for an unknown kind or a field that shadows a common one,
+    TypeError for what is no JSON.
+    """
+    return finish(document(draft, origin), seq=seq, scope_seq=scope_seq)
+
+
+def document(draft: Draft, origin: str) -> dict[str, Any]:
+    """The entry but for ``seq`` and ``scope_seq``: what can be made before its place is known."""
+    if draft.kind not in KINDS:
+        raise ValueError(f"unknown kind of entry: {draft.kind!r}")
+    if not COMMON.isdisjoint(draft.fields):
+        raise ValueError(f"fields shadow {sorted(COMMON.intersection(draft.fields))}")
+    made = {name: value if type(value) is str else plain(value) for name, value in draft.fields.items()}
+    made["v"] = VERSION
+    made["origin"] = origin
+    made["id"] = draft.id
+    made["ts"] = str(draft.ts_ns)
+    made["kind"] = draft.kind
+    made["tenant"] = draft.tenant
+    made["actor"] = draft.actor
+    made["trace"] = draft.trace
+    made["config"] = draft.config
+    made["route"] = draft.route
+    made["decision"] = draft.decision
+    made["prev"] = [ref.as_json() for ref in draft.prev]
+    made["parts"] = [part.as_json() for part in draft.parts]
+    return made
+
+
+def finish(made: dict[str, Any], *, seq: int, scope_seq: int) -> bytes:
+    """Place a :func:`document` and encode it; raises EntryTooLarge."""
+    made["seq"] = seq
+    made["scope_seq"] = scope_seq
+    entry = orjson.dumps(made, option=orjson.OPT_SORT_KEYS)
+    if len(entry) > ENTRY_BYTES_MAX:
+        raise EntryTooLarge(f"an entry of {len(entry)} bytes; at most {ENTRY_BYTES_MAX} are allowed")
+    return entry
+
+
+def plain(value: object) -> Any:
+    """A value as JSON that every reader reads alike.
+
+    orjson writes NaN and infinities silently as null, and JavaScript rounds integers above 2^53: both become strings.
+    """
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value) if -INT_MAX <= value <= INT_MAX else str(int(value))
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"{kind.__name__} is no JSON value")
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """The entry's leaf: SHA-256(0x00 || entry)."""
+    return merkle.leaf_hash(entry)
+
+
+def decode(entry: bytes) -> dict[str, Any]:
+    """An entry as a dictionary; ValueError unless it is one JSON object on one line."""
+    if b"\n" in entry:
+        raise ValueError("an entry is one line")
+    value = orjson.loads(entry)
+    if not isinstance(value, dict):
+        raise ValueError("an entry is a JSON object")  # noqa: TRY004 - what came in is wrong, not how we call
+    return value
