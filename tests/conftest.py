@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.database import database, embedded, embedded_path, server_url  # noqa: F401 - fixtures
+
 _left_out = pytest.StashKey[list[str]]()
 
 
