@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from config.load import Configuration
-from config.registration import Registration
 from config.settings import Issuer
 from storage.clickhouse import Database
 
@@ -49,22 +48,25 @@ class Outcome(StrEnum):
 class Access:
     """One look, or one refused attempt, as it is written into the host's journal before any row is returned.
 
-    As an entry: kind `access`, `actor` as below, `decision` where it concerns one; the fields `roles, action, purpose,
-    outcome, reason, object, rows, matter` in clear (all of them names and pseudonyms of ours); `ticket`, being free text
-    of people, only as a sealed part of that name (text/plain), left out where there is none.
+    As an entry: kind `access`, `actor` as below, `decision` and `route` where it concerns one; the fields
+    `role, action, purpose, outcome, reason, case, subject, filter, rows, matter` in clear (all of them names and
+    pseudonyms of ours); the ticket, being people's free text, only as a sealed part named `ticket` (text/plain), left
+    out where there is none, with its pseudonym (kind `ticket`) as the field `ticket`.
     """
 
     tenant: str
     actor: str  # "<issuer>|<subject>"
-    roles: tuple[str, ...]
-    action: str  # lookup, case, decisions, decision, proof, content, try
+    role: str  # the roles, comma between them
+    action: str  # lookup, case, decisions, decision, proof, try
     purpose: str  # one of gateway.desk.roles.PURPOSES
     ticket: str | None
     outcome: Outcome
     reason: str | None  # the code of the refusal
     decision: str | None  # its id
     route: str | None
-    object: str | None  # the pseudonym of a case or subject, or the digest of a list's filter
+    case: str | None  # a pseudonym
+    subject: str | None  # a pseudonym
+    filter: str | None  # hex SHA-256 of a list's filter
     rows: int  # how many decisions the answer tells of
     matter: str | None  # a regulator's
 
@@ -88,8 +90,8 @@ class Context:
     durable and raises the journal's error where it is not: then nothing is shown. `open_parts` takes a decision's entry
     as stored (or an explanation's) and returns the plaintext of its parts by name; a part whose key is gone is left
     out. `prove` returns None while no checkpoint covers the entry, and raises an `AnswerableError` if it does not
-    verify. `job` knows the jobs that the host holds now: None for any other decision. `registration` finds a model's
-    registration by the hex digest of its artifact. `problems` lists what keeps the host from being ready.
+    verify. `job` knows the jobs that the host holds now: None for any other decision. `problems` lists what keeps the
+    host from being ready.
     """
 
     configuration: Configuration
@@ -99,7 +101,6 @@ class Context:
     prove: Callable[[str, int], Awaitable[Proof | None]]
     pseudonyms: Callable[[str, str, str], Sequence[str]]  # tenant, kind (case|subject), value → newest first
     job: Callable[[str], Job | None]
-    registration: Callable[[str], Registration | None]
     problems: Callable[[], Sequence[str]]
     issuers: tuple[Issuer, ...]  # desk.issuers, and the machine's own where desk.development says so
     now_ns: Callable[[], int]

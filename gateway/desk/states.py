@@ -1,0 +1,81 @@
+"""Where the explanation of a decision stands, as people see it: one word, always there (pure)."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from config.settings import Route
+from gateway.desk.context import Job, JobState
+from gateway.desk.records import Decision, Explanation
+
+
+class State(StrEnum):
+    """`ready` alone means that reasons may be told."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    READY = "ready"
+    UNCERTAIN = "uncertain"  # made, but its quality or its flags say: to a human
+    UNBOUND = "unbound"  # the registered model does not give the recorded output
+    BLOCKED = "blocked"  # a protected factor is among the reasons
+    FAILED = "failed"
+    ERASED = "erased"  # it was made; its key is gone
+    SKIPPED = "skipped"  # the route's explanation policy leaves it out
+    UNANSWERED = "unanswered"  # the call brought no answer that could be explained
+
+
+STATE_WORDS = {
+    State.PENDING: "waiting to be explained",
+    State.RUNNING: "being explained",
+    State.READY: "explained",
+    State.UNCERTAIN: "explained, but uncertain",
+    State.UNBOUND: "not bound to the recorded answer",
+    State.BLOCKED: "needs a reviewer",
+    State.FAILED: "explanation failed",
+    State.ERASED: "erased",
+    State.SKIPPED: "not explained by configuration",
+    State.UNANSWERED: "nothing to explain",
+}
+
+
+def state_of(
+    decision: Decision, explanations: Sequence[Explanation], job: Job | None, route: Route | None
+) -> tuple[State, str]:
+    """The state and, where there is more to say, why; the newest explanation counts."""
+    if explanations:
+        return _of_explanation(explanations[0])
+    if job is not None and job.state is not JobState.READY:  # a ready one is on its way into the database
+        return State(job.state.value), job.reason
+    if decision.error is not None or decision.stream != "complete" or not 200 <= decision.status < 300:
+        return State.UNANSWERED, decision.error or f"status {decision.status}"
+    if job is None and route is not None:
+        if route.explain.when == "never" or route.model is None or route.extract is None:
+            return State.SKIPPED, "the route's explanation policy says never"
+        if decision.label is None:
+            return State.UNANSWERED, decision.extraction_error or "no label was found in the answer"
+        if route.explain.when == "adverse" and decision.favourable is not False:
+            return State.SKIPPED, "the route explains adverse decisions only"
+    return State.PENDING, ""
+
+
+def _of_explanation(newest: Explanation) -> tuple[State, str]:
+    if newest.state != "ready":
+        return State.FAILED, newest.error or ""
+    if newest.binding == "unbound":
+        return State.UNBOUND, ""
+    if newest.body is None:
+        return State.ERASED, ""
+    if newest.body.get("notice") == "blocked":
+        return State.BLOCKED, flagged(newest.body)
+    if newest.verdict == "uncertain" or newest.body.get("notice") == "human":
+        return State.UNCERTAIN, flagged(newest.body)
+    if newest.verdict == "sound":
+        return State.READY, ""
+    return State.FAILED, newest.error or "its quality figures are out of bounds"
+
+
+def flagged(body: Mapping[str, Any]) -> str:
+    """What a human must look at, as the explanation flags it."""
+    flags = [flag for flag in body.get("flags", ()) if isinstance(flag, Mapping)]
+    told = (f"{str(flag.get('kind', '')).replace('_', ' ')} {flag.get('factor') or ''}".strip() for flag in flags)
+    return "; ".join(told)

@@ -1,0 +1,44 @@
+"""What happened to one decision, in order of time (pure)."""
+
+from typing import Any
+
+from gateway.desk import words
+from gateway.desk.records import Dossier
+from gateway.desk.roles import PURPOSES
+
+
+def timeline(dossier: Dossier, *, people: bool) -> list[dict[str, Any]]:
+    """Events `{at, clock, title, detail}`, earliest first; `people` = who looked at it is told too."""
+    decision = dossier.decision
+    events: list[tuple[int, str, str]] = []
+    received_ns = _received_ns(dossier)
+    if received_ns is not None:
+        events.append((received_ns, "Request received", f"by the service \u201c{decision.route}\u201d"))
+        if decision.upstream_us:
+            took = f"after {words.duration(decision.upstream_us)}"
+            answered = "Model answered" if decision.stream == "complete" else "Answer ended early"
+            events.append((received_ns + decision.upstream_us * 1_000, answered, took))
+    events.append((decision.ts_ns, "Recorded", "durable before the answer ended"))
+    if dossier.extracted_ns is not None:
+        found = f"\u201c{decision.label}\u201d" if decision.label is not None else "no label found"
+        events.append((dossier.extracted_ns, "Answer read", found))
+    for explanation in dossier.explanations:
+        ready = explanation.state == "ready"
+        detail = (explanation.verdict or "") if ready else (explanation.error or "")
+        events.append((explanation.ts_ns, "Explained" if ready else "Explanation failed", detail))
+    if people:
+        for look in dossier.looks:
+            what = "Looked at" if look.outcome == "granted" else "Look refused"
+            why = PURPOSES.get(look.purpose, look.purpose)
+            events.append((look.ts_ns, what, f"{look.actor.rpartition('|')[2]} ({look.role}), {why.lower()}"))
+    events.sort(key=lambda event: event[0])
+    return [
+        {"at": words.iso(at), "day": words.date(at), "clock": words.clock(at), "title": title, "detail": detail}
+        for at, title, detail in events
+    ]
+
+
+def _received_ns(dossier: Dossier) -> int | None:
+    timing = dossier.entry.get("timing")
+    received = timing.get("received_ns") if isinstance(timing, dict) else None
+    return int(received) if isinstance(received, str | int) and str(received).isdigit() else None
