@@ -15,11 +15,11 @@ from markupsafe import Markup, escape
 from gateway.desk import words
 
 BARS_MAX: Final = 9  # more are told as one bar "others": a person reads ten lines, not thirty-four
-LABEL_CHARS_MAX: Final = 38
+LABEL_CHARS_MAX: Final = 42
 VALUE_CHARS_MAX: Final = 22
 
 _WIDTH: Final = 760
-_LEFT: Final = 292  # labels stand left of it
+_LEFT: Final = 296  # labels stand left of it
 _RIGHT: Final = 676  # numbers stand right of it
 _ROW: Final = 34
 _BAR: Final = 18
@@ -62,7 +62,7 @@ def svg(waterfall: Waterfall) -> Markup:
     """The picture as one `<svg>` element; every text in it is escaped."""
     bars = shown(waterfall.bars)
     scale = _Scale.of(waterfall, bars)
-    height = _TOP + _ROW * (len(bars) + 2) + 30
+    height = _TOP + _ROW * (len(bars) + 2) + 34
     body = [
         Markup('<svg class="waterfall" viewBox="0 0 {} {}" role="img" aria-labelledby="wf-t wf-d">').format(
             _WIDTH, height
@@ -78,6 +78,7 @@ def svg(waterfall: Waterfall) -> Markup:
         body.append(_row(bar, at, scale, index + 1, higher_is_better=waterfall.higher_is_better))
         at += bar.contribution
     body.append(_end("This decision", waterfall.value, scale, len(bars) + 1, "result"))
+    body.append(_ways(height, higher_is_better=waterfall.higher_is_better))
     body.append(Markup("</svg>"))
     return Markup("").join(body)
 
@@ -109,11 +110,21 @@ def _cutoff(waterfall: Waterfall, scale: _Scale, height: int) -> Markup:
         return Markup("")
     x = scale.x(waterfall.cutoff)
     anchor = "end" if x > (_LEFT + _RIGHT) / 2 else "start"
-    text = f"{waterfall.cutoff_label} {words.number(waterfall.cutoff)}"
+    text = f"{waterfall.cutoff_label}: {words.number(waterfall.cutoff)}"
     return Markup(
         '<line class="cutoff" x1="{x}" x2="{x}" y1="24" y2="{y}"/>'
         '<text class="cutoff-label" x="{tx}" y="16" text-anchor="{anchor}">{text}</text>'
-    ).format(x=x, y=height - 12, tx=x + (6 if anchor == "end" else -6), anchor=anchor, text=text)
+    ).format(x=x, y=height - 24, tx=x + (6 if anchor == "end" else -6), anchor=anchor, text=text)
+
+
+def _ways(height: int, *, higher_is_better: bool) -> Markup:
+    left, right = (
+        ("against the person", "for the person") if higher_is_better else ("for the person", "against the person")
+    )
+    return Markup(
+        '<text class="way" x="{left_x}" y="{y}">\u25c0 {left}</text>'
+        '<text class="way" x="{right_x}" y="{y}" text-anchor="end">{right} \u25b6</text>'
+    ).format(left_x=_LEFT, right_x=_RIGHT, y=height - 6, left=left, right=right)
 
 
 def _end(label: str, value: float, scale: _Scale, row: int, kind: str) -> Markup:

@@ -12,7 +12,7 @@ from gateway.desk import content, words
 from gateway.desk.context import Job
 from gateway.desk.records import Decision, Dossier, Explanation
 from gateway.desk.roles import Right, Viewer
-from gateway.desk.sentences import card
+from gateway.desk.sentences import LEAD, card
 from gateway.desk.states import STATE_WORDS, State, state_of
 from gateway.desk.timeline import timeline
 from storage.ids import b64
@@ -37,6 +37,7 @@ def document(dossier: Dossier, viewer: Viewer, *, route: Route | None, job: Job 
         "model": _model(decision, newest),
         "card": {
             "say": list(told.say),
+            "lead": LEAD,
             "reasons": list(told.reasons),
             "decided_by": told.decided_by,
             "ai_role": told.ai_role,

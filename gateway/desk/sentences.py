@@ -12,6 +12,10 @@ from gateway.desk.records import Decision
 from gateway.desk.states import State
 
 SENTENCES_MAX = 4
+LEAD = "What counted against it:"
+_OPENERS = frozenset(
+    ["A", "An", "The", "There", "This", "That", "Your", "You", "It", "No", "Not", "Too", "More", "Less", "Few", "Many"]
+)
 
 # Told instead of reasons; each is one sentence.
 FIXED: Mapping[State, str] = {
@@ -71,7 +75,7 @@ def _happened(decision: Decision) -> str:
 
 def _why(decision: Decision, state: State, told: Sequence[str]) -> str:
     if told:
-        return f"What counted against it: {'; '.join(_inside(text) for text in told)}."
+        return f"{LEAD} {'; '.join(_inside(text) for text in told)}."
     if state is State.READY and decision.favourable:
         return "The answer was in the person's favour, so there are no reasons against it to give."
     if state is State.READY:
@@ -80,7 +84,10 @@ def _why(decision: Decision, state: State, told: Sequence[str]) -> str:
 
 
 def _inside(text: str) -> str:
-    return text.strip().rstrip(".;")
+    """A reason's own sentence as part of another; only words that English writes small are made small."""
+    text = text.strip().rstrip(".;")
+    first, space, rest = text.partition(" ")
+    return f"{first.lower()}{space}{rest}" if first in _OPENERS else text
 
 
 def _decided_by(decision: Decision) -> str:

@@ -1,0 +1,208 @@
+"""What a list of decisions is asked for, and the cursor from one page to the next (pure).
+
+A cursor is where the last page ended, with an HMAC over it, the viewer's tenant and matter, and the filter: it cannot
+be made up, changed, or carried to another query. It is opaque to callers and ends with the desk's process.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import orjson
+
+from gateway.desk.errors import NotFoundError, RequestError
+from gateway.desk.roles import Right, Role, Viewer, time_ns
+from storage.ids import b64, is_uuid7, unb64
+
+ROWS_MAX: Final = 500
+ROWS_DEFAULT: Final = 50
+TEXT_CHARS_MAX: Final = 200
+DIRECTIONS: Final = ("favourable", "adverse")
+PARAMETERS: Final = frozenset(
+    [
+        "route",
+        "label",
+        "direction",
+        "case",
+        "subject",
+        "from",
+        "to",
+        "model_version",
+        "reason",
+        "status",
+        "cursor",
+        "limit",
+    ]
+)
+PSEUDONYM: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\.[A-Za-z0-9_-]{43}")
+_MAC_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a page ended: the last row's time and id; the next page holds what is older."""
+
+    ts_ns: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Decisions of one tenant with [from_ns, to_ns), narrowed by whatever else is not None."""
+
+    from_ns: int
+    to_ns: int
+    routes: tuple[str, ...] | None = None
+    label: str | None = None
+    direction: str | None = None  # favourable | adverse
+    case: str | None = None
+    subject: str | None = None
+    model_version: str | None = None
+    reason: str | None = None  # a reason's code
+    status: int | None = None  # the HTTP status of the recorded answer
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the filter: names the query in access entries without its values."""
+        return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def is_pseudonym(text: str) -> bool:
+    """Whether `text` has the form of a pseudonym, so that a customer's own number is never taken for one."""
+    return PSEUDONYM.fullmatch(text) is not None
+
+
+def parse(query: Mapping[str, str], viewer: Viewer) -> Filter:
+    """The filter that a query string asks for, narrowed to the viewer's scope.
+
+    Raises:
+        RequestError: a parameter is unknown, missing or not of its kind.
+        NotFoundError: it names a route outside the viewer's matter.
+    """
+    unknown = sorted(set(query) - PARAMETERS)
+    if unknown:
+        raise RequestError(f"no parameter is called {unknown[0][:40]}")
+    made = Filter(
+        from_ns=_time(query, "from"),
+        to_ns=_time(query, "to"),
+        routes=(query["route"],) if query.get("route") else None,
+        label=_text(query, "label"),
+        direction=_direction(query),
+        case=_pseudonym(query, "case"),
+        subject=_pseudonym(query, "subject"),
+        model_version=_text(query, "model_version"),
+        reason=_text(query, "reason"),
+        status=_whole(query, "status", 100, 599),
+    )
+    if made.from_ns >= made.to_ns:
+        raise RequestError("`from` is not before `to`")
+    return narrowed(made, viewer)
+
+
+def narrowed(asked: Filter, viewer: Viewer) -> Filter:
+    """The part of `asked` that lies in the viewer's scope: the caller's own, or a regulator's matter."""
+    if Role.REGULATOR not in viewer.roles or viewer.matter is None:
+        return asked
+    matter = viewer.matter
+    routes = matter.routes if asked.routes is None else matter.routes & set(asked.routes)
+    if not routes:
+        raise NotFoundError("no such route in your scope")
+    from_ns, to_ns = max(asked.from_ns, matter.from_ns), min(asked.to_ns, matter.to_ns)
+    changed = {**asdict(asked), "routes": tuple(sorted(routes)), "from_ns": from_ns, "to_ns": max(from_ns, to_ns)}
+    return Filter(**changed)
+
+
+def needed(asked: Filter) -> tuple[Right, str]:
+    """The right that a list needs, and what its purpose is stated for."""
+    if asked.case is not None:
+        return Right.LOOKUP, f"case:{asked.case}"
+    if asked.subject is not None:
+        return Right.LOOKUP, f"subject:{asked.subject}"
+    return Right.LIST, "list"
+
+
+def limit(query: Mapping[str, str]) -> int:
+    """How many rows a page holds."""
+    return _whole(query, "limit", 1, ROWS_MAX) or ROWS_DEFAULT
+
+
+def seal_cursor(position: Position, asked: Filter, viewer: Viewer, key: bytes) -> str:
+    """The cursor behind a page that ended at `position`."""
+    place = orjson.dumps([str(position.ts_ns), position.id])
+    return b64(_mac(place, asked, viewer, key) + place)
+
+
+def open_cursor(cursor: str, asked: Filter, viewer: Viewer, key: bytes) -> Position:
+    """Where the last page ended.
+
+    Raises:
+        RequestError: the cursor was changed, or belongs to another query, another viewer's scope, or another process.
+    """
+    refusal = RequestError(
+        "the cursor does not belong to this query", code="cursor_invalid", advice="Begin again without a cursor."
+    )
+    try:
+        raw = unb64(cursor)
+        mac, place = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, _mac(place, asked, viewer, key)):
+            raise refusal
+        ts_ns, identifier = orjson.loads(place)
+    except ValueError:
+        raise refusal from None
+    return Position(ts_ns=int(ts_ns), id=identifier)
+
+
+def _mac(place: bytes, asked: Filter, viewer: Viewer, key: bytes) -> bytes:
+    bound = f"{asked.digest}\n{viewer.tenant}\n{viewer.actor}\n".encode() + place
+    return hmac.digest(key, bound, "sha256")[:_MAC_BYTES]
+
+
+def decision_id(text: str) -> str:
+    """A Decision-Id as it came.
+
+    Raises:
+        NotFoundError: it is none: the same answer as for one that is not there.
+    """
+    if not is_uuid7(text):
+        raise NotFoundError("no such decision in your scope")
+    return text
+
+
+def _time(query: Mapping[str, str], name: str) -> int:
+    found = time_ns(query.get(name, ""))
+    if found is None:
+        raise RequestError(f"`{name}` is required: an ISO 8601 date or time (a list needs a bounded period)")
+    return found
+
+
+def _text(query: Mapping[str, str], name: str) -> str | None:
+    text = query.get(name) or None
+    if text is not None and (len(text) > TEXT_CHARS_MAX or not text.isprintable()):
+        raise RequestError(f"`{name}` is a text of at most {TEXT_CHARS_MAX} characters")
+    return text
+
+
+def _direction(query: Mapping[str, str]) -> str | None:
+    direction = query.get("direction") or None
+    if direction is not None and direction not in DIRECTIONS:
+        raise RequestError("`direction` is favourable or adverse")
+    return direction
+
+
+def _pseudonym(query: Mapping[str, str], name: str) -> str | None:
+    text = query.get(name) or None
+    if text is not None and not is_pseudonym(text):
+        raise RequestError(f"`{name}` is a pseudonym; get it with POST /v1/lookup")  # and is not repeated here
+    return text
+
+
+def _whole(query: Mapping[str, str], name: str, low: int, high: int) -> int | None:
+    text = query.get(name) or None
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and low <= int(text) <= high):
+        raise RequestError(f"`{name}` is a whole number from {low} to {high}")
+    return int(text)
