@@ -1,0 +1,31 @@
+"""How sure it is that the explained model is the one that answered (pure).
+
+- `announced`: the endpoint named its version, that version's digest is registered, and the outputs agree where known;
+- `output-matched`: nobody named a version, but the model's output equals the recorded answer;
+- `declared`: only the configuration says so, and no score was recorded to check it by;
+- `unbound`: the outputs differ. Stored and shown to model owners; never a reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from explainers.base import Binding, Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """The level, and |explained output - recorded answer| where an answer was recorded."""
+
+    level: Binding
+    difference: float | None
+
+
+def bind(*, level: Level, recorded: float | None, explained: float, tolerance: float) -> Bound:
+    """Compare what was recorded with what the explained model answers, both in the answer's own space."""
+    if recorded is None:
+        return Bound(level=level, difference=None)
+    difference = abs(explained - recorded)
+    if not difference <= tolerance:  # a recorded NaN is a difference too
+        return Bound(level="unbound", difference=difference)
+    return Bound(level="announced" if level == "announced" else "output-matched", difference=difference)

@@ -1,0 +1,209 @@
+"""Registering a model: check the file against artifact and baseline, keep all three by digest, list the model.
+
+``DATA/models.json`` lists what is registered, rewritten atomically and read by every process of the host:
+``{"v": 1, "models": [{name, version, digest, baseline, registration, catalogue_version, loader}]}``, digests in
+lowercase hex, one row for each name and version, sorted by both. Registering the same name and version again with the
+same artifact replaces its row (texts and baselines may be mended); with another artifact it is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from config.errors import ConfigError
+from config.registration import Registration, load_registration
+from explainers.baselines import read_baseline
+from explainers.errors import ArtifactError
+from explainers.models import Rows, TreeModel, check_parse, cutoff_margin, load_xgboost_json
+from explainers.store import (
+    ARTIFACT_BYTES_MAX,
+    BASELINE_BYTES_MAX,
+    REGISTRATION_BYTES_MAX,
+    Artifacts,
+    read_bounded,
+)
+from storage.durable import replace_file
+
+MODELS_FILE = "models.json"
+NEAR_CUTOFF_ROWS_MIN = 200  # with fewer, two samples of a baseline disagree too often on the first reason
+ADVICE = "Mend the file, then run `answerable models register FILE` again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """One row of models.json."""
+
+    name: str
+    version: str
+    digest: str
+    baseline: str
+    registration: str
+    catalogue_version: str
+    loader: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A registration file that agrees with its artifact and baseline, and what was read to find that out."""
+
+    registration: Registration
+    model: TreeModel
+    baseline: Rows
+    artifact_bytes: bytes
+    baseline_bytes: bytes
+    registration_bytes: bytes
+
+
+def register(path: Path, data: Path) -> Registered:
+    """Register the model that the file at `path` describes.
+
+    True on return: artifact, baseline and registration lie under ``DATA/artifacts``, models.json names them, durably.
+
+    Raises:
+        ConfigError: the file is faulty or does not agree with what it names; one message with file, key, expectation.
+    """
+    checked = check(path)
+    registration = checked.registration
+    registered = Registered(
+        name=registration.name,
+        version=registration.version,
+        digest=registration.digest,
+        baseline=registration.baseline.digest,
+        registration=hashlib.sha256(checked.registration_bytes).hexdigest(),
+        catalogue_version=registration.catalogue_version,
+        loader=registration.loader,
+    )
+    listed = {(model.name, model.version): model for model in registered_models(data)}
+    before = listed.get((registered.name, registered.version))
+    if before is not None and before.digest != registered.digest:
+        raise _fault(
+            path,
+            "version",
+            f"{registered.name} {registered.version} is registered with artifact {before.digest}; "
+            "another artifact needs another version",
+        )
+    artifacts = Artifacts(data)
+    for content in (checked.artifact_bytes, checked.baseline_bytes, checked.registration_bytes):
+        artifacts.add(content)
+    listed[registered.name, registered.version] = registered
+    rows = [asdict(listed[key]) for key in sorted(listed)]
+    replace_file(data / MODELS_FILE, orjson.dumps({"v": 1, "models": rows}, option=orjson.OPT_INDENT_2) + b"\n")
+    return registered
+
+
+def registered_models(data: Path) -> tuple[Registered, ...]:
+    """All registered models of a data directory, none if nothing was registered yet.
+
+    Raises:
+        ConfigError: models.json is not what `register` writes.
+    """
+    path = data / MODELS_FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return ()
+    try:
+        listed: dict[str, Any] = orjson.loads(content)
+        if listed["v"] != 1:
+            raise _fault(path, "v", f"expected 1, found {listed['v']!r}")
+        return tuple(Registered(**row) for row in listed["models"])
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise _fault(path, "models", f"not a list of registered models ({error!r})") from error
+
+
+def check(path: Path) -> Checked:
+    """Check the registration file at `path` against the artifact and the baseline it names; nothing is written.
+
+    Raises:
+        ConfigError: one line for each fault: file, key, what was expected, what was found.
+    """
+    registration = load_registration(path)
+    artifact_bytes = _named(path, "artifact", registration.artifact, registration.digest, ARTIFACT_BYTES_MAX)
+    baseline_bytes = _named(
+        path, "baseline.file", registration.baseline.file, registration.baseline.digest, BASELINE_BYTES_MAX
+    )
+    try:
+        model = load_xgboost_json(artifact_bytes, registration.digest)
+    except ArtifactError as error:
+        raise _fault(path, "artifact", error.message) from error
+    faults = _feature_faults(registration, model) + _output_faults(registration, model)
+    if faults:
+        raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults), advice=ADVICE)
+    try:
+        baseline = read_baseline(baseline_bytes, model.features)
+        check_parse(model, baseline)
+    except ArtifactError as error:
+        key = "baseline.file" if error.code == "baseline_unusable" else "artifact"
+        raise _fault(path, key, error.message) from error
+    _check_near_cutoff(path, registration, model, baseline)
+    return Checked(
+        registration=registration,
+        model=model,
+        baseline=baseline,
+        artifact_bytes=artifact_bytes,
+        baseline_bytes=baseline_bytes,
+        registration_bytes=read_bounded(path, bytes_max=REGISTRATION_BYTES_MAX),
+    )
+
+
+def _fault(path: Path, key: str, message: str) -> ConfigError:
+    return ConfigError(f"{path}: {key}: {message}", advice=ADVICE)
+
+
+def _named(path: Path, key: str, file: Path, digest: str, bytes_max: int) -> bytes:
+    """The bytes of a file that the registration names, relative to the registration's own folder."""
+    try:
+        content = read_bounded(path.parent / file, bytes_max=bytes_max)
+    except ArtifactError as error:
+        raise _fault(path, key, error.message) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != digest:
+        digest_key = "digest" if key == "artifact" else "baseline.digest"
+        raise _fault(path, digest_key, f"expected the SHA-256 of {file}, which is {found}; found {digest}")
+    return content
+
+
+def _feature_faults(registration: Registration, model: TreeModel) -> list[str]:
+    described = {feature.name for feature in registration.features}
+    missing = [name for name in model.features if name not in described]
+    unknown = sorted(described - set(model.features))
+    faults = [f"features: the artifact also uses {name}; expected an entry for it" for name in missing]
+    return faults + [f"features.{name}: the artifact has no such feature" for name in unknown]
+
+
+def _output_faults(registration: Registration, model: TreeModel) -> list[str]:
+    output = registration.output
+    faults = []
+    if output.link != model.link:
+        faults.append(f"output.link: expected {model.link}, by the artifact's objective; found {output.link}")
+    if output.link == "identity" and "probability" in (output.space, output.cutoff_space):
+        faults.append("output.space, output.cutoff_space: expected margin, as an identity link gives no probability")
+    return faults
+
+
+def _check_near_cutoff(path: Path, registration: Registration, model: TreeModel, baseline: Rows) -> None:
+    """A baseline of kind near_cutoff is large enough and lies on the favourable side."""
+    if registration.baseline.kind != "near_cutoff":
+        return
+    if len(baseline) < NEAR_CUTOFF_ROWS_MIN:
+        raise _fault(
+            path,
+            "baseline.kind",
+            f"expected near_cutoff to have at least {NEAR_CUTOFF_ROWS_MIN} rows, found {len(baseline)}; "
+            "use uploaded or all_applicants until there are so many",
+        )
+    margins, cutoff = model.margin(baseline), cutoff_margin(registration)
+    adverse = margins < cutoff if registration.output.favourable == "higher" else margins > cutoff
+    if np.any(adverse):
+        raise _fault(
+            path,
+            "baseline.kind",
+            f"expected applicants at or just above the cutoff; {int(adverse.sum())} of {len(baseline)} rows lie on the "
+            "adverse side",
+        )
