@@ -1,0 +1,10 @@
+"""The data plane: one call in, one model asked, one durable entry, one answer out.
+
+The words: a *lane* is a route ready for the hot path; a *call* is a request on its way to a model and what came
+back; a *recording* is a call's evidence in the making; an *answer* is how a call ends for its caller; *holding* is
+the part of a stream that may not leave yet.
+
+The way of a call: `server` (bytes to requests) → `handler` → `callers`, `routes`, `lanes` → `recording.admit` →
+`calling` over `pool` and `upstream` → `answers` or `streams`, each closing the recording before the answer ends.
+Pure are `headers`, `routes`, `exchange` and `holding`. Nothing here imports numbers, models or a database.
+"""

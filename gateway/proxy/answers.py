@@ -1,0 +1,140 @@
+"""How a call ends for its caller: whole and short, failed, or (see streams.py) piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+
+from config.errors import AnswerableError
+from gateway.proxy import headers as heads
+from gateway.proxy.counts import Counts
+from gateway.proxy.errors import UpstreamFailed
+from gateway.proxy.exchange import Answered, State
+from gateway.proxy.lanes import Lane, Models
+from gateway.proxy.recording import Recording, Unrecorded
+from gateway.proxy.server import Inbound, Reply, error_reply
+from gateway.proxy.upstream import Call
+
+_CLOSE = b"Connection: close\r\n"
+
+
+class Answer:
+    """The answer to one admitted call."""
+
+    def __init__(
+        self,
+        request: Inbound,
+        lane: Lane,
+        recording: Recording | Unrecorded,
+        models: Models,
+        counts: Counts,
+        *,
+        received_at: float,
+        keep_alive: bool,
+    ) -> None:
+        """`received_at` is on the loop's clock, in seconds."""
+        self.request = request
+        self.lane = lane
+        self.recording = recording
+        self.keep_alive = keep_alive
+        self._models = models
+        self._counts = counts
+        self._received_at = received_at
+        self._now = asyncio.get_running_loop().time
+
+    async def whole(self, call: Call) -> Reply:
+        """Close the call with its complete answer, then give it to the caller in one piece."""
+        body = call.drain()
+        state: State = "client_aborted" if self.request.gone else "complete"
+        recorded = await self.recording.close(self.answered(call, state, streamed=False), body, media=media_of(call))
+        self._took()
+        if call.bodiless:
+            length = b"" if call.declared_bytes is None or call.status == 204 else length_line(call.declared_bytes)
+        else:
+            length = length_line(len(body))
+        return Reply(self.head(call, recorded + length) + body, keep_alive=self.keep_alive)
+
+    async def failed(self, error: AnswerableError, call: Call | None = None) -> Reply:
+        """Close the call with its failure, then tell the caller, to whom nothing was sent yet."""
+        body = call.drain() if call is not None else b""
+        answered = self.answered(call, "upstream_aborted", streamed=False, status=error.status, error=error.code)
+        recorded = await self.recording.close(answered, body, media=media_of(call) if call else "")
+        self._took()
+        return error_reply(
+            error,
+            self.recording.decision,
+            keep_alive=self.keep_alive,
+            extra=recorded,
+            body=self.request.head.method != "HEAD",
+        )
+
+    def head(self, call: Call, ours: bytes) -> bytes:
+        """Status line and headers for the caller; `ours` are whole lines, framing included.
+
+        Raises:
+            UpstreamFailed: a header of the upstream would smuggle another line in.
+        """
+        lines = heads.passed(call.headers, heads.ANSWER_DROPPED, heads.OURS_IN_ANSWERS)
+        passed = b"".join(lines)
+        if not heads.is_clean(passed, len(lines)):
+            raise UpstreamFailed("the model's headers hold control characters", code="upstream_malformed", sent=True)
+        closing = b"" if self.keep_alive else _CLOSE
+        return b"%b%b%b%b\r\n" % (heads.status_line(call.status), passed, ours, closing)
+
+    def answered(
+        self, call: Call | None, state: State, *, streamed: bool, status: int | None = None, error: str | None = None
+    ) -> Answered:
+        """What the closing entry says; without `call` the model was never reached."""
+        now = self._now()
+        lane = self.lane
+        total_us = int((now - self._received_at) * 1e6)
+        if call is None:
+            return Answered(
+                status=status or 502,
+                error=error,
+                state=state,
+                streamed=streamed,
+                bytes=0,
+                first_us=None,
+                upstream_us=None,
+                total_us=total_us,
+                model=lane.model((), self._models),
+                headers={},
+            )
+        return Answered(
+            status=call.status if status is None else status,
+            error=error,
+            state=state,
+            streamed=streamed,
+            bytes=call.received_bytes,
+            first_us=int((call.first_byte_at - call.started_at) * 1e6) if call.first_byte_at else None,
+            upstream_us=int(((call.last_byte_at or now) - call.started_at) * 1e6),
+            total_us=total_us,
+            model=lane.model(call.headers, self._models),
+            headers=heads.recorded(call.headers, lane.recorded_response) if lane.recorded_response else {},
+        )
+
+    def lost(self) -> Answered:
+        """What can be said where the gateway itself gave up."""
+        return self.answered(None, "gateway_lost", streamed=False, status=500, error="gateway_lost")
+
+    def _took(self) -> None:
+        self._counts.took(self.lane.route.name, self._now() - self._received_at)
+
+
+def media_of(call: Call) -> str:
+    """The answer's media type as the part states it."""
+    for name, value in call.headers:
+        if heads.lowered(name) == b"content-type":
+            return media(value.decode("latin-1"))
+    return media("")
+
+
+def media(value: str) -> str:
+    """A media type cut to what a part may state."""
+    text = value.strip()[:128]
+    return text if text and text.isprintable() else "application/octet-stream"
+
+
+def length_line(count: int) -> bytes:
+    """The Content-Length line."""
+    return b"Content-Length: %d\r\n" % count

@@ -1,0 +1,211 @@
+"""One gateway worker, from start to end, read from the top down.
+
+Keys, journal (recovery comes first), callers, routes, the listening socket; then serving; on SIGTERM or SIGINT the
+socket closes, connections end after their answers, what was accepted is finished within `drain_s`, and the journal
+is closed. A journal that cannot write any more ends the worker with an error: the supervisor starts it again, which
+recovers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from typing import Any
+
+import structlog
+
+from config.errors import AnswerableError
+from config.load import Configuration
+from gateway.proxy.callers import Applications, Callers
+from gateway.proxy.counts import Counts
+from gateway.proxy.handler import Bounds, Handler
+from gateway.proxy.lanes import Models, lanes
+from gateway.proxy.limits import Budget, Gauge
+from gateway.proxy.own import Own
+from gateway.proxy.pool import Upstreams
+from gateway.proxy.recording import Recorder
+from gateway.proxy.routes import Routes
+from gateway.proxy.server import DataPlane
+from storage.journal import Journal
+from storage.keys import Keyring
+from storage.writer import JournalLimits
+
+TICK_S = 0.25  # how late a trickling head or an old chunk may be noticed
+LOOK_S = 1.0  # how often files of the host are looked at: keys and models
+STATE_S = 60.0  # refusals are stated in one entry a minute, so that nobody fills the disk with them
+BACKLOG = 1024
+EXIT_OK, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
+
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """One worker process' parts, made by `start` and ended by `stop`."""
+
+    def __init__(self, configuration: Configuration, shard: str, *, tls: ssl.SSLContext | None = None) -> None:
+        """Nothing runs yet. `tls` is used towards https upstreams in place of the system's trust."""
+        self._configuration = configuration
+        self._shard = shard
+        self._tls = tls
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self.port = 0
+
+    async def start(self, *, reuse_port: bool = True) -> None:
+        """Recover the journal, then listen; `port` is where.
+
+        Raises:
+            AnswerableError: keys, journal or credentials are not as they must be.
+            OSError: the address cannot be listened on.
+        """
+        configuration = self._configuration
+        settings = configuration.settings
+        gateway = settings.gateway
+        data = configuration.data
+        keyring = Keyring.open(data, create=True)
+        self.counts = Counts()
+        self._gauge = Gauge(gateway.connections_max)
+        budget = Budget(gateway.pending_bytes_max)
+        self._known = Applications(data)
+        self._models = Models(data)
+        self._callers = Callers(
+            settings.callers,
+            tenant=settings.tenant,
+            known=self._known,
+            base=configuration.base,
+            pseudonym=keyring.pseudonym,
+        )
+        self._upstreams = Upstreams([route.upstream for route in settings.routes], tls=self._tls)
+        lanes_ = lanes(configuration, self._upstreams, budget)
+        self.journal = await Journal.open(
+            data / "journal" / self._shard,
+            origin_base=f"{settings.deployment}/{self._shard}",
+            keys=keyring.journal_keys(),
+            limits=JournalLimits(pending_bytes_max=gateway.pending_bytes_max),
+            config=configuration.digest,
+        )
+        self._recorder = Recorder(self.journal, keyring, config=configuration.digest)
+        self._handler = Handler(
+            bounds=Bounds(
+                header_bytes_max=gateway.header_bytes_max,
+                body_bytes_max=gateway.body_bytes_max,
+                body_timeout_s=gateway.body_timeout_s,
+            ),
+            callers=self._callers,
+            routes=Routes(settings.routes),
+            lanes=lanes_,
+            models=self._models,
+            recorder=self._recorder,
+            budget=budget,
+            gauge=self._gauge,
+            counts=self.counts,
+            own=Own(data, self.counts, self._problems),
+        )
+        self._plane = DataPlane(
+            self._handler,
+            header_bytes_max=gateway.header_bytes_max,
+            connections_max=gateway.connections_max,
+            on_refusal=self._handler.refused,
+        )
+        try:
+            await self._listen(reuse_port=reuse_port)
+        except OSError:
+            await self.journal.close()
+            raise
+
+    async def stop(self) -> None:
+        """Finish what was accepted, within `drain_s`, then close everything; nothing accepted is lost."""
+        if self._stopping:
+            return
+        self._stopping = True
+        drain_s = self._configuration.settings.gateway.drain_s
+        self._handler.draining = True
+        self._server.close()
+        self._plane.pre_shutdown()
+        deadline = asyncio.get_running_loop().time() + drain_s
+        while self._gauge.now and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.02)
+        await self._plane.shutdown(1.0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._upstreams.close()
+        await self._callers.close()
+        self._state()
+        await self.journal.close()
+
+    async def _listen(self, *, reuse_port: bool) -> None:
+        gateway = self._configuration.settings.gateway
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._plane, gateway.host, gateway.port, reuse_port=reuse_port, backlog=BACKLOG
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._upstreams.start()
+        self._tasks = [
+            asyncio.create_task(self._tick(), name="deadlines"),
+            asyncio.create_task(self._look(), name="files"),
+        ]
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        header_timeout_s = self._configuration.settings.gateway.header_timeout_s
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = loop.time()
+            self._plane.tick(now, header_timeout_s)
+            self._recorder.tick(now)
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        stated = loop.time()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self._known.refresh()
+            await asyncio.to_thread(self._models.look)
+            self.counts.publish()
+            if loop.time() - stated >= STATE_S:
+                stated = loop.time()
+                self._state()
+
+    def _state(self) -> None:
+        if not self.journal.stopped.done():
+            self._recorder.state_refusals(self.counts.refusals())
+            self._recorder.state_gaps()
+
+    def _problems(self) -> list[str]:
+        problems = []
+        if self.journal.stopped.done():
+            problems.append("the journal writes no more; the worker must be started again")
+        if self._known.problem is not None:
+            problems.append(f"application keys: {self._known.problem}")
+        if self._stopping:
+            problems.append("the worker is draining")
+        return problems
+
+
+async def run(configuration: Configuration, shard: str, *, reuse_port: bool = True) -> int:
+    """Run one worker until SIGTERM or SIGINT, or until its journal stops; returns the exit code.
+
+    0: ended as asked. 1: the journal failed, start again. 2: it could not start; standard error says why.
+    """
+    worker = Worker(configuration, shard)
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    try:
+        await worker.start(reuse_port=reuse_port)
+    except (AnswerableError, OSError) as error:
+        _log.error("worker_refused_to_start", shard=shard, problem=str(error))
+        return EXIT_REFUSED
+    _log.info("worker_listens", shard=shard, host=configuration.settings.gateway.host, port=worker.port)
+    asked = asyncio.create_task(ending.wait())
+    both: set[asyncio.Future[Any]] = {asked, worker.journal.stopped}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    failed = worker.journal.stopped.done()
+    asked.cancel()
+    await worker.stop()
+    _log.info("worker_ended", shard=shard, failed=failed)
+    return EXIT_FAILED if failed else EXIT_OK

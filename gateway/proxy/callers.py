@@ -1,0 +1,172 @@
+"""Who calls: application keys, tokens of configured issuers, or anybody on loopback (`open`).
+
+A key is recognised by the hash of its text. The file of keys is looked at each second, so a key that is made or revoked
+counts within two; a file that cannot be read any more leaves the last good one in force and makes the worker unready.
+Tokens are verified in `gateway.tokens`, which remembers verified ones until they expire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from config.errors import AnswerableError
+from config.settings import Callers as CallerSettings
+from gateway.proxy.errors import Unauthenticated
+from gateway.proxy.headers import RawHeaders, lowered
+from gateway.tokens import Tokens, VerifiedToken
+from storage import applications
+
+CARRIERS = (b"authorization", b"x-api-key", b"api-key")  # where SDKs put a key: OpenAI's, Anthropic's, Azure's
+KEYS_REMEMBERED_MAX = 4096  # spellings of credentials already hashed; the map is emptied when it is full
+_BEARER = b"bearer "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """One authenticated caller: `actor` stands on entries; `carrier` is the header that must not reach the model."""
+
+    tenant: str
+    app: str
+    actor: str
+    carrier: bytes | None
+
+
+class Applications:
+    """The application keys of a host, as the file said when it was last looked at."""
+
+    def __init__(self, data: Path) -> None:
+        """Read the file once, now.
+
+        Raises:
+            applications.ApplicationsError: it is damaged.
+        """
+        self._data = data
+        self._seen: tuple[int, int, int] | None = None
+        self._known: Mapping[str, applications.Application] = MappingProxyType({})
+        self._remembered: dict[bytes, applications.Application | None] = {}
+        self.problem: str | None = None
+        self.look()
+
+    def find(self, key: bytes) -> applications.Application | None:
+        """The application whose key this is."""
+        if key in self._remembered:
+            return self._remembered[key]
+        found = self._known.get(applications.digest(key.decode("latin-1")))
+        if len(self._remembered) >= KEYS_REMEMBERED_MAX:
+            self._remembered.clear()
+        self._remembered[key] = found
+        return found
+
+    def look(self) -> None:
+        """Read the file if it has changed."""
+        try:
+            state = os.stat(self._data / applications.FILE)  # noqa: PTH116 - a thread runs this each second
+        except FileNotFoundError:
+            seen = None
+        else:
+            seen = (state.st_mtime_ns, state.st_ino, state.st_size)
+        if seen == self._seen and self.problem is None and self._seen is not None:
+            return
+        known = {key.sha256: key for key in applications.read(self._data)}
+        self._known, self._remembered, self._seen, self.problem = MappingProxyType(known), {}, seen, None
+
+    async def refresh(self) -> None:
+        """`look`, off the loop; a damaged file is kept as a problem and leaves the keys as they are."""
+        try:
+            await asyncio.to_thread(self.look)
+        except (AnswerableError, OSError) as error:
+            self.problem = str(error)
+
+
+class Callers:
+    """Authenticates requests by the configured mode."""
+
+    def __init__(
+        self,
+        settings: CallerSettings,
+        *,
+        tenant: str,
+        known: Applications,
+        base: Path,
+        pseudonym: Callable[[str, str, str], str],
+    ) -> None:
+        """`tenant` is that of callers whose credential names none; `pseudonym(tenant, kind, value)` hides people."""
+        self._open = settings.mode == "open"
+        self._takes_keys = "keys" in settings.mode
+        self._tokens = Tokens(settings.issuers, base=base) if "jwt" in settings.mode else None
+        self._tenant = tenant
+        self._known = known
+        self._pseudonym = pseudonym
+        self._anybody = Caller(tenant=tenant, app="open", actor="app:open", carrier=None)
+
+    def by_key(self, headers: RawHeaders) -> Caller | None:
+        """The caller, where nothing has to be waited for: `open`, or an application key. None: ask `by_token`.
+
+        Raises:
+            Unauthenticated: no credential, or a key that is none.
+        """
+        if self._open:
+            return self._anybody
+        carrier, credential = credential_in(headers)
+        if credential is None:
+            raise Unauthenticated("the request carries no credential")
+        if credential.startswith(b"ans_"):
+            found = self._known.find(credential) if self._takes_keys else None
+            if found is None:
+                raise Unauthenticated("the application key is not known, or was revoked", code="key_refused")
+            return Caller(tenant=found.tenant, app=found.app, actor=f"app:{found.app}", carrier=carrier)
+        if self._tokens is None:
+            raise Unauthenticated("the credential is no application key", code="key_refused")
+        return None
+
+    async def by_token(self, headers: RawHeaders) -> Caller:
+        """The caller that the request's token speaks for.
+
+        Raises:
+            gateway.tokens.TokenRefused: the token proves nothing; its code says why.
+            gateway.keysets.KeysUnavailable: the issuer's keys cannot be read.
+        """
+        carrier, credential = credential_in(headers)
+        assert self._tokens is not None
+        assert credential is not None
+        return self._speaker(await self._tokens.verify(credential.decode("latin-1")), carrier)
+
+    async def close(self) -> None:
+        """End refreshes that are under way."""
+        if self._tokens is not None:
+            await self._tokens.close()
+
+    def _speaker(self, token: VerifiedToken, carrier: bytes | None) -> Caller:
+        tenant = token.tenant or self._tenant
+        if token.app is not None:
+            return Caller(tenant=tenant, app=token.app, actor=f"app:{token.app}", carrier=carrier)
+        # without an app claim the subject may be a person, who appears in entries under a pseudonym only
+        person = self._pseudonym(tenant, "actor", f"{token.issuer}|{token.subject}")
+        return Caller(tenant=tenant, app="token", actor=f"subject:{person}", carrier=carrier)
+
+
+def credential_in(headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None]:
+    """The first credential in the headers and the lower-case name of its carrier.
+
+    Raises:
+        Unauthenticated: an `Authorization` of another scheme than Bearer, and nothing else.
+    """
+    other_scheme = False
+    for name, value in headers:
+        low = lowered(name)
+        if low not in CARRIERS:
+            continue
+        text = value.strip(b" \t")
+        if low != b"authorization":
+            return low, text
+        if text[: len(_BEARER)].lower() == _BEARER:
+            return low, text[len(_BEARER) :].strip(b" ")
+        other_scheme = True
+    if other_scheme:
+        raise Unauthenticated("the Authorization header is not of the scheme Bearer", code="credential_scheme")
+    return None, None

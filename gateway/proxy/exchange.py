@@ -1,0 +1,249 @@
+"""From what was asked and answered to the entries that state it (pure).
+
+One call through the gateway is *asked* (known at admission) and *answered* (known at its end). A call that is open for
+long, or streamed, gets a begin entry; each admitted call gets exactly one closing entry, `decision` or `call`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jmespath
+import orjson
+from jmespath.exceptions import JMESPathError
+
+from config.settings import Capture
+from gateway.proxy.errors import BadRequest
+from gateway.proxy.headers import RawHeaders, lowered
+from storage.entries import Draft, Part, Ref
+from storage.ids import is_uuid7
+
+State = Literal["complete", "client_aborted", "upstream_aborted", "gateway_lost"]
+PATH_CHARS_MAX = 1024  # of the path as an entry states it; the whole target is in a sealed part
+HEADER_CHARS_MAX = 512  # of one recorded header: entries are at most 65,535 bytes
+CAPTURED_CHARS_MAX = 256  # of a case's or subject's name before it is hidden
+_PURPOSE = re.compile(r"[\w .:/-]{1,64}", re.ASCII)
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_OURS = b"answerable-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """Whom and what a call is about, as the caller said; `case` and `subject` are not yet hidden."""
+
+    case: str | None = None
+    subject: str | None = None
+    purpose: str | None = None
+    corrects: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One admitted call. `decision` is its Decision-Id; `case` and `subject` are pseudonyms; times are Unix ns."""
+
+    decision: str
+    record: Literal["decision", "call"]
+    tenant: str
+    route: str
+    actor: str
+    app: str
+    method: str
+    path: str
+    received_ns: int
+    trace: str | None
+    case: str | None
+    subject: str | None
+    purpose: str | None
+    corrects: str | None
+    headers: Mapping[str, str]
+    mode: str
+    retention: str
+    config: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """Which model answered; `source` says how that is known: `announced` by the answer, or `declared` by the route."""
+
+    name: str
+    version: str | None
+    digest: str | None
+    source: Literal["announced", "declared"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """How a call ended. `status` is what the caller got or would have got; `bytes` are those the model sent."""
+
+    status: int
+    error: str | None
+    state: State
+    streamed: bool
+    bytes: int
+    first_us: int | None
+    upstream_us: int | None
+    total_us: int
+    model: Model | None
+    headers: Mapping[str, str]
+
+
+def begin(asked: Asked, *, entry: str, ts_ns: int, parts: tuple[Part, ...]) -> Draft:
+    """The begin entry of a call that is still open."""
+    return Draft(
+        kind="begin",
+        tenant=asked.tenant,
+        route=asked.route,
+        actor=asked.actor,
+        id=entry,
+        ts_ns=ts_ns,
+        decision=asked.decision,
+        config=asked.config,
+        trace=asked.trace,
+        parts=parts,
+        fields={**_of_the_call(asked), "record": asked.record, "timing": {"received_ns": str(asked.received_ns)}},
+    )
+
+
+def closing(asked: Asked, answered: Answered, *, ts_ns: int, parts: tuple[Part, ...], prev: tuple[Ref, ...]) -> Draft:
+    """The entry that closes a call: its `id` is the Decision-Id, whether or not there was a begin entry."""
+    fields = _of_the_call(asked)
+    model = answered.model
+    fields["model"] = None if model is None else _model(model)
+    fields["status"] = answered.status
+    fields["error"] = answered.error
+    fields["timing"] = {
+        "received_ns": str(asked.received_ns),
+        "upstream_first_us": answered.first_us,
+        "upstream_us": answered.upstream_us,
+        "total_us": answered.total_us,
+    }
+    fields["stream"] = {"state": answered.state, "streamed": answered.streamed, "bytes": answered.bytes}
+    if asked.headers or answered.headers:
+        fields["headers"] = {"request": short(asked.headers), "response": short(answered.headers)}
+    return Draft(
+        kind=asked.record,
+        tenant=asked.tenant,
+        route=asked.route,
+        actor=asked.actor,
+        id=asked.decision,
+        ts_ns=ts_ns,
+        decision=asked.decision,
+        config=asked.config,
+        trace=asked.trace,
+        prev=prev,
+        parts=parts,
+        fields=fields,
+    )
+
+
+def _of_the_call(asked: Asked) -> dict[str, object]:
+    return {
+        "app": asked.app,
+        "call": {"method": asked.method, "path": asked.path[:PATH_CHARS_MAX], "request_id": asked.decision},
+        "case": asked.case,
+        "subject": asked.subject,
+        "purpose": asked.purpose,
+        "corrects": asked.corrects,
+        "mode": asked.mode,
+        "retention": asked.retention,
+    }
+
+
+def _model(model: Model) -> dict[str, object]:
+    return {"name": model.name, "version": model.version, "digest": model.digest, "source": model.source}
+
+
+def short(headers: Mapping[str, str]) -> dict[str, str]:
+    """Recorded headers, each cut to `HEADER_CHARS_MAX`."""
+    return {name: value[:HEADER_CHARS_MAX] for name, value in headers.items()}
+
+
+def trace_of(headers: RawHeaders) -> str | None:
+    """The trace id of a W3C `traceparent` header, 32 hex digits, or None."""
+    for name, value in headers:
+        if lowered(name) == b"traceparent":
+            found = _TRACEPARENT.fullmatch(value.strip())
+            return found[1].decode("ascii") if found else None
+    return None
+
+
+class Capturing:
+    """What one route takes from headers and body; expressions are compiled once."""
+
+    def __init__(self, capture: Capture, *, parse_bytes_max: int) -> None:
+        """A body longer than `parse_bytes_max` is not parsed: nothing is captured from it."""
+        named = {
+            "case": capture.case,
+            "subject": capture.subject,
+            "purpose": capture.purpose,
+            "corrects": capture.corrects,
+        }
+        self._paths = {name: jmespath.compile(path) for name, path in named.items() if path is not None}
+        self._parse_bytes_max = parse_bytes_max
+
+    def of(self, headers: RawHeaders, body: bytes) -> Captured | None:
+        """What the call is about; None if neither headers nor body say anything. Headers win over the body.
+
+        Raises:
+            BadRequest: a header of ours holds what cannot be recorded.
+        """
+        said = _from_headers(headers)
+        if self._paths and len(body) <= self._parse_bytes_max:
+            said = {**self._from_body(body, said), **said}
+        return Captured(**said) if said else None
+
+    def _from_body(self, body: bytes, said: Mapping[str, str]) -> dict[str, str]:
+        wanted = {name: path for name, path in self._paths.items() if name not in said}
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return {}
+        found = {}
+        for name, path in wanted.items():
+            value = _text(path, document)
+            if value is not None and _fault(name, value) is None:
+                found[name] = value
+        return found
+
+
+def _text(path: Any, document: Any) -> str | None:
+    try:
+        value = path.search(document)
+    except (JMESPathError, TypeError, ValueError):  # what the expression's functions raise on other types
+        return None
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _from_headers(headers: RawHeaders) -> dict[str, str]:
+    said: dict[str, str] = {}
+    for name, value in headers:
+        low = lowered(name)
+        if not low.startswith(_OURS):
+            continue
+        what = low[len(_OURS) :].decode("ascii", "replace")
+        if what not in ("case", "subject", "purpose", "corrects"):
+            continue
+        try:
+            text = value.strip(b" \t").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadRequest(f"the header Answerable-{what.title()} is not UTF-8", code="capture_invalid") from error
+        fault = _fault(what, text) if what not in said else "given twice"
+        if fault is not None:
+            raise BadRequest(f"the header Answerable-{what.title()} is {fault}", code="capture_invalid")
+        said[what] = text
+    return said
+
+
+def _fault(what: str, text: str) -> str | None:
+    if not 0 < len(text) <= CAPTURED_CHARS_MAX:
+        return f"not of 1 to {CAPTURED_CHARS_MAX} characters"
+    if what == "purpose" and not _PURPOSE.fullmatch(text):
+        return "not a short name (it is recorded in the clear)"
+    if what == "corrects" and not is_uuid7(text):
+        return "no Decision-Id"
+    return None

@@ -1,0 +1,261 @@
+"""The path of one call through the gateway, read from the top down.
+
+Who calls, which route, the whole request under its limits, admission by the journal, the model, the closing entry,
+and only then the end of the answer. Whatever goes wrong after admission is closed in the journal with its true
+state too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
+
+from config.errors import AnswerableError
+from gateway.proxy import headers as heads
+from gateway.proxy.calling import ask
+from gateway.proxy.answers import Answer, media
+from gateway.proxy.callers import Caller, Callers
+from gateway.proxy.counts import Counts
+from gateway.proxy.errors import (
+    BadRequest,
+    BodyTooLarge,
+    ExpectationFailed,
+    HeadTooLarge,
+    NotForwarded,
+    RequestSlow,
+    UpstreamFailed,
+    UpstreamSlow,
+)
+from gateway.proxy.exchange import Asked, trace_of
+from gateway.proxy.lanes import Lane, Models
+from gateway.proxy.limits import Budget, Gauge
+from gateway.proxy.own import Own
+from gateway.proxy.recording import Recorder, Recording, Unrecorded
+from gateway.proxy.routes import Match, Routes
+from gateway.proxy.server import Inbound, Reply, error_reply, new_request_id
+from gateway.proxy.streams import stream
+from storage.errors import JournalFull
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What one request may be: bytes of head and body, seconds for the body."""
+
+    header_bytes_max: int
+    body_bytes_max: int
+    body_timeout_s: float
+
+
+class Handler:
+    """Handles every request of one worker."""
+
+    def __init__(
+        self,
+        *,
+        bounds: Bounds,
+        callers: Callers,
+        routes: Routes,
+        lanes: Sequence[Lane],
+        models: Models,
+        recorder: Recorder,
+        budget: Budget,
+        gauge: Gauge,
+        counts: Counts,
+        own: Own,
+    ) -> None:
+        """All parts are the worker's own; `draining` is set when it shall close connections after their answers."""
+        self._bounds = bounds
+        self._callers = callers
+        self._routes = routes
+        self._lanes = lanes
+        self._models = models
+        self._recorder = recorder
+        self._budget = budget
+        self._gauge = gauge
+        self._counts = counts
+        self._own = own
+        self.draining = False
+
+    async def __call__(self, request: Inbound) -> Reply:
+        """Answer one request; errors in the one shape."""
+        try:
+            return await self._handle(request)
+        except AnswerableError as error:
+            self.refused(error)
+            return error_reply(
+                error, new_request_id(), keep_alive=self._keeps(request, error), body=request.head.method != "HEAD"
+            )
+
+    def refused(self, error: AnswerableError) -> None:
+        """Count a request that was refused before admission."""
+        self._counts.refused(error.code)
+        if not isinstance(error, JournalFull):  # which the journal has counted itself
+            self._recorder.refused()
+
+    def _keeps(self, request: Inbound, error: AnswerableError | None = None) -> bool:
+        whole = error is None or request.stream.is_eof()
+        return request.keeps_alive and whole and not self.draining
+
+    async def _handle(self, request: Inbound) -> Reply:
+        received_ns = time.time_ns()
+        head = request.head
+        path, _, query = head.path.partition("?")
+        if path.startswith("/-/"):
+            return await self._own.answer(path, head.method, keep_alive=self._keeps(request))
+        self._check_head(request)
+        caller = self._callers.by_key(head.raw_headers)
+        if caller is None:
+            caller = await self._callers.by_token(head.raw_headers)
+        match = self._routes.match(path)
+        lane = self._lanes[match.index]
+        self._gauge.enter()
+        try:
+            body = await self._body(request)
+            try:
+                upstream_head = lane.head(head.method, match.target, query, head.raw_headers, len(body))
+                recording = self._admit(request, caller, match, lane, body, received_ns)
+                return await self._exchange(request, lane, upstream_head, body, recording)
+            finally:
+                self._budget.give_back(len(body))
+        finally:
+            self._gauge.leave()
+
+    def _check_head(self, request: Inbound) -> None:
+        head = request.head
+        count = len(head.path)
+        for name, value in head.raw_headers:
+            count += len(name) + len(value) + 4
+        if count > self._bounds.header_bytes_max:
+            raise HeadTooLarge(f"the request's head is longer than {self._bounds.header_bytes_max} bytes")
+        if head.upgrade or head.method == "CONNECT":
+            raise NotForwarded("this gateway does not switch protocols")
+        if head.version.major != 1:
+            raise NotForwarded("this gateway speaks HTTP/1.1 and HTTP/1.0")
+
+    async def _body(self, request: Inbound) -> bytes:
+        """The whole body; its bytes are held in the budget until given back."""
+        payload = request.stream
+        headers = request.head.headers
+        declared = headers.get("Content-Length")
+        most = self._bounds.body_bytes_max
+        if declared is not None and int(declared) > most:
+            raise BodyTooLarge(f"the body is longer than {most} bytes")
+        expects = headers.get("Expect")
+        if expects is not None:
+            if expects.lower() != "100-continue":
+                raise ExpectationFailed("only 100-continue can be expected")
+            if not payload.is_eof() and request.keeps_alive:
+                request.write(CONTINUE)
+        if payload.is_eof():
+            body = payload.read_nowait() if payload.total_bytes else b""
+            if len(body) > most:
+                raise BodyTooLarge(f"the body is longer than {most} bytes")
+            self._budget.take(len(body))
+            return body
+        return await self._slow_body(request, most)
+
+    async def _slow_body(self, request: Inbound, most: int) -> bytes:
+        pieces: list[bytes] = []
+        held = 0
+        whole = False
+        try:
+            async with asyncio.timeout(self._bounds.body_timeout_s):
+                while piece := await request.stream.readany():
+                    self._budget.take(len(piece))
+                    held += len(piece)
+                    pieces.append(piece)
+                    if held > most:
+                        raise BodyTooLarge(f"the body is longer than {most} bytes")
+            whole = True
+            return b"".join(pieces)
+        except TimeoutError as error:
+            raise RequestSlow(f"the body did not arrive within {self._bounds.body_timeout_s:g} s") from error
+        except (HttpProcessingError, RequestPayloadError) as error:
+            raise BadRequest("the body's framing is malformed", code="body_malformed") from error
+        except ConnectionError as error:
+            raise BadRequest("the caller is gone", code="caller_gone") from error
+        finally:
+            if not whole:
+                self._budget.give_back(held)
+
+    def _admit(
+        self, request: Inbound, caller: Caller, match: Match, lane: Lane, body: bytes, received_ns: int
+    ) -> Recording | Unrecorded:
+        """Admission by the journal: from here on the call is closed by exactly one entry.
+
+        Raises:
+            storage.errors.JournalFull, JournalStopped: 503, before the model is asked.
+            BadRequest: a header of ours cannot be recorded.
+        """
+        head = request.head
+        route = match.route
+        tenant = caller.tenant
+        if match.record == "none":
+            self._counts.unrecorded(tenant, route.name)
+            return Unrecorded()
+        recorder = self._recorder
+        captured = lane.capturing.of(head.raw_headers, body)
+        asked = Asked(
+            decision=recorder.journal.new_id(),
+            record=match.record,
+            tenant=tenant,
+            route=route.name,
+            actor=caller.actor,
+            app=caller.app,
+            method=head.method,
+            path=head.path.partition("?")[0],
+            received_ns=received_ns,
+            trace=trace_of(head.raw_headers),
+            case=recorder.hidden(tenant, "case", captured.case) if captured else None,
+            subject=recorder.hidden(tenant, "subject", captured.subject) if captured else None,
+            purpose=captured.purpose if captured else None,
+            corrects=captured.corrects if captured else None,
+            headers=heads.recorded(head.raw_headers, lane.recorded_request) if lane.recorded_request else {},
+            mode=route.evidence,
+            retention=route.retention,
+            config=recorder.config,
+        )
+        media_type = media(head.headers.get("Content-Type", ""))
+        try:
+            return recorder.admit(asked, body, media=media_type, target=head.path)
+        except JournalFull:
+            if route.disk_full != "pass":
+                raise
+            self._counts.unrecorded(tenant, route.name)
+            recorder.passed(tenant, route.name)
+            return Unrecorded()
+
+    async def _exchange(
+        self, request: Inbound, lane: Lane, head: bytes, body: bytes, recording: Recording | Unrecorded
+    ) -> Reply:
+        """Ask the model and pass its answer on; the recording is closed in every case."""
+        method = request.head.method
+        received_at = asyncio.get_running_loop().time()
+        answer = Answer(
+            request,
+            lane,
+            recording,
+            self._models,
+            self._counts,
+            received_at=received_at,
+            keep_alive=self._keeps(request),
+        )
+        try:
+            call = await ask(lane, method, head, body, received_at=received_at, on_patience=recording.begin)
+            self._counts.answered(lane.route.name, call.status)
+            if call.complete:
+                return await answer.whole(call)
+            return await stream(answer, call)
+        except (UpstreamFailed, UpstreamSlow) as error:
+            self._counts.failed(lane.route.name, error.code)
+            return await answer.failed(error)
+        except BaseException:  # cancelled, or the journal gave up, or a fault of ours: say so, if it can still be said
+            recording.lose(answer.lost())
+            raise

@@ -1,0 +1,134 @@
+"""One route as the hot path needs it: everything that does not depend on the request, made once at start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from config.load import Configuration
+from config.secrets import reveal
+from config.settings import Route
+from gateway.proxy import headers as heads
+from gateway.proxy.callers import CARRIERS
+from gateway.proxy.errors import BadRequest
+from gateway.proxy.exchange import Capturing, Model
+from gateway.proxy.limits import Budget
+from gateway.proxy.pool import Pool, Upstreams
+from gateway.proxy.upstream import Limits
+
+MODELS_FILE = "models.json"
+_HAS_BODY = frozenset({"POST", "PUT", "PATCH"})  # these state a length even where it is 0 (RFC 9110 §8.6)
+
+
+class Models:
+    """The digests of registered models by name and version, as `DATA/models.json` said when it was last looked at."""
+
+    def __init__(self, data: Path) -> None:
+        """Read the file once, now."""
+        self._path = data / MODELS_FILE
+        self._seen: tuple[int, int] | None = None
+        self._digests: Mapping[tuple[str, str], str] = {}
+        self.look()
+
+    def digest(self, name: str, version: str | None) -> str | None:
+        """The artifact's digest of a registered version, else None."""
+        return None if version is None else self._digests.get((name, version))
+
+    def look(self) -> None:
+        """Read the file if it has changed; one that is being written, or damaged, leaves things as they are."""
+        try:
+            state = self._path.stat()
+            seen = (state.st_mtime_ns, state.st_ino)
+            if seen == self._seen:
+                return
+            self._digests = dict(_digests(orjson.loads(self._path.read_bytes())))
+            self._seen = seen
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return  # a decision without a digest says so; it is not refused for it
+
+
+def _digests(document: Any) -> list[tuple[tuple[str, str], str]]:
+    rows = document["models"]
+    return [((str(row["name"]), str(row["version"])), str(row["digest"])) for row in rows]
+
+
+class Lane:
+    """One route, ready to be driven on."""
+
+    def __init__(self, route: Route, configuration: Configuration, upstreams: Upstreams, budget: Budget) -> None:
+        """Reveal the upstream's credential and compile what the route declares.
+
+        Raises:
+            config.errors.ConfigError: the credential is not there.
+        """
+        settings = configuration.settings.gateway
+        self.route = route
+        self.pool: Pool = upstreams.pool(route.upstream)
+        self.limits = Limits(buffer_bytes=settings.buffer_bytes_max, timeouts=route.timeouts, budget=budget)
+        self.capturing = Capturing(route.capture, parse_bytes_max=settings.parse_bytes_max)
+        self.recorded_request = heads.names(route.request_headers)
+        self.recorded_response = heads.names(route.response_headers)
+        dropped = set(heads.REQUEST_DROPPED)
+        if configuration.settings.callers.mode != "open":
+            dropped |= set(CARRIERS)  # what proves the caller to us is not the model's to see
+        self._fixed = b"Host: " + self.pool.origin.authority + b"\r\n" + heads.VIA
+        if route.upstream_auth is not None:
+            self._fixed += _credential(route, configuration)
+            dropped.add(route.upstream_auth.header.lower().encode("ascii"))
+        self._dropped = frozenset(dropped)
+        self._fixed_lines = self._fixed.count(b"\n")
+        self._version_header = (
+            route.model.version_header.lower().encode("ascii")
+            if route.model is not None and route.model.version_header is not None
+            else None
+        )
+
+    def head(self, method: str, target: bytes, query: str, headers: heads.RawHeaders, body_bytes: int) -> bytes:
+        """The request's head as the model gets it.
+
+        Raises:
+            BadRequest: a header or the query would smuggle another line in.
+        """
+        lines = heads.passed(headers, self._dropped, heads.OURS_IN_REQUESTS)
+        if body_bytes or method in _HAS_BODY:
+            lines.append(b"Content-Length: %d\r\n" % body_bytes)
+        if query:
+            target = target + b"?" + query.encode("utf-8", "surrogateescape")
+        head = b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method.encode("ascii"), target, self._fixed, b"".join(lines))
+        if not heads.is_clean(head, 2 + self._fixed_lines + len(lines)) or b" " in target:
+            raise BadRequest("the request's head holds control characters")
+        return head
+
+    def model(self, answered: heads.RawHeaders, models: Models) -> Model | None:
+        """The model that gave this answer: as it announces itself, else as the route declares."""
+        declared = self.route.model
+        if declared is None:
+            return None
+        if self._version_header is not None:
+            for name, value in answered:
+                if heads.lowered(name) == self._version_header:
+                    version = value.decode("latin-1").strip()[:128]
+                    digest = models.digest(declared.name, version)
+                    return Model(name=declared.name, version=version, digest=digest, source="announced")
+        digest = models.digest(declared.name, declared.version)
+        return Model(name=declared.name, version=declared.version, digest=digest, source="declared")
+
+
+def _credential(route: Route, configuration: Configuration) -> bytes:
+    auth = route.upstream_auth
+    assert auth is not None
+    secret = reveal(auth.secret, base=configuration.base, environ=os.environ)
+    value = f"{auth.scheme} {secret}" if auth.scheme else secret
+    line = f"{auth.header}: {value}\r\n".encode()
+    if not heads.is_clean(line, 1):
+        raise BadRequest(f"the secret of route {route.name} is more than one line")
+    return line
+
+
+def lanes(configuration: Configuration, upstreams: Upstreams, budget: Budget) -> Sequence[Lane]:
+    """A lane for each route, in the configuration's order."""
+    return [Lane(route, configuration, upstreams, budget) for route in configuration.settings.routes]

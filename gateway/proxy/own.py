@@ -1,0 +1,69 @@
+"""The worker's own paths, under `/-/`, never in a route's way: healthz, readyz, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+
+from gateway.proxy.counts import Counts, shard_directories
+from gateway.proxy.errors import RouteUnknown
+from gateway.proxy.headers import status_line
+from gateway.proxy.server import Reply
+from storage import watermark
+
+
+class Own:
+    """Answers the worker's own paths; `problems()` says, in sentences, why it should get no calls."""
+
+    def __init__(self, data: Path, counts: Counts, problems: Callable[[], list[str]]) -> None:
+        self._data = data
+        self._counts = counts
+        self._problems = problems
+
+    async def answer(self, path: str, method: str, *, keep_alive: bool) -> Reply:
+        """The reply to one of our paths.
+
+        Raises:
+            RouteUnknown: it is none of them.
+        """
+        if method not in ("GET", "HEAD"):
+            raise RouteUnknown("only GET and HEAD are answered under /-/")
+        match path:
+            case "/-/healthz":
+                status, media, body = 200, "application/json", b'{"status":"alive"}'
+            case "/-/readyz":
+                problems = self._problems()
+                status, media = (503 if problems else 200), "application/json"
+                body = orjson.dumps({"status": "unready" if problems else "ready", "problems": problems})
+            case "/-/metrics":
+                status, media = 200, "text/plain; version=0.0.4; charset=utf-8"
+                body = await asyncio.to_thread(self._metrics)
+            case _:
+                raise RouteUnknown("of the paths under /-/ there are healthz, readyz and metrics")
+        head = b"%bContent-Type: %b\r\nContent-Length: %d\r\nCache-Control: no-store\r\n%b\r\n" % (
+            status_line(status),
+            media.encode("ascii"),
+            len(body),
+            b"" if keep_alive else b"Connection: close\r\n",
+        )
+        return Reply(head if method == "HEAD" else head + body, keep_alive=keep_alive)
+
+    def _metrics(self) -> bytes:
+        marks = []
+        for directory in shard_directories(self._data):
+            mark = watermark.read(directory / watermark.NAME)
+            if mark is not None:
+                known = mark.counters
+                counters = {
+                    "accepted": known.accepted,
+                    "closed": known.closed,
+                    "lost": known.lost,
+                    "shed": known.shed,
+                    "refused": known.refused,
+                    "open": known.accepted - known.closed - known.lost,
+                }
+                marks.append((directory.name, counters))
+        return self._counts.exposition(marks)

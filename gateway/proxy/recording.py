@@ -1,0 +1,316 @@
+"""One call's evidence in the making: begin entry, sealed parts, closing entry.
+
+The request is sealed once, with the begin entry where there is one, else with the closing entry; both state it. A
+streamed answer is sealed in chunks as it passes (each 64 KiB or 1 s), a short one whole. An admitted call is closed
+once: by `close`, or by `lose` where the gateway itself gave up; what neither reaches, the journal's recovery
+closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter as Tally
+from collections.abc import Callable
+from typing import Any
+
+from gateway.proxy import exchange
+from gateway.proxy.exchange import Answered, Asked
+from storage.entries import Draft, Part, Ref
+from storage.errors import JournalStopped, StorageError
+from storage.journal import Appended, Journal
+from storage.keys import Keyring
+from storage.seal import Sealer, StreamPart
+from storage.segment import StoredPart
+from storage.writer import PartKey
+
+CHUNK_BYTES = 64 * 1024  # of a stream: at most so much …
+CHUNK_AGE_S = 1.0  # … or what came in so long is lost with a killed worker
+WHOLE_BYTES_MAX = 1024 * 1024  # a longer body is sealed in pieces of this size, so that it fits into batches
+REQUEST, RESPONSE, TARGET = 0, 1, 2  # the parts' indices
+
+_OWN_TENANT = "*"
+
+
+class Unrecorded:
+    """A call that no entry states: `record: none`, or let through while the disk is full."""
+
+    holds = False
+    decision = ""
+
+    def begin(self) -> None:
+        """Nothing to begin."""
+
+    async def begun(self) -> bytes:
+        """No headers."""
+        return b""
+
+    async def piece(self, data: bytes, media: str) -> None:
+        """Nothing is kept."""
+
+    async def close(self, answered: Answered, body: bytes | None, *, media: str) -> bytes:
+        """No headers."""
+        return b""
+
+    def lose(self, answered: Answered) -> None:
+        """Nothing to lose."""
+
+
+class Recording:
+    """The evidence of one admitted call."""
+
+    __slots__ = (
+        "_asked",
+        "_begin_id",
+        "_begun",
+        "_body",
+        "_closed",
+        "_journal",
+        "_key",
+        "_last_chunk",
+        "_media",
+        "_parts",
+        "_pending",
+        "_pending_bytes",
+        "_pending_since",
+        "_recorder",
+        "_stored",
+        "_stream",
+        "_target",
+        "decision",
+    )
+
+    holds = True
+
+    def __init__(self, recorder: Recorder, asked: Asked, body: bytes, *, media: str, target: str) -> None:
+        self._recorder = recorder
+        self._journal = recorder.journal
+        self._asked = asked
+        self.decision = asked.decision
+        self._body = body
+        self._media = media
+        self._target = target
+        self._key: PartKey | None = None
+        self._parts: list[Part] = []  # of request and target, once sealed
+        self._stored: list[StoredPart] = []  # not yet handed to the journal
+        self._begin_id = ""
+        self._begun: asyncio.Future[Appended] | None = None
+        self._closed = False
+        self._stream: StreamPart | None = None
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._pending_since = 0.0
+        self._last_chunk: asyncio.Future[None] | None = None
+
+    def begin(self) -> None:
+        """Append the begin entry, once; `begun` waits for it."""
+        if self._begun is not None or self._closed:
+            return
+        self._begin_id = self._journal.new_id()
+        self._seal_request()
+        draft = exchange.begin(
+            self._asked, entry=self._begin_id, ts_ns=self._recorder.clock_ns(), parts=tuple(self._parts)
+        )
+        self._begun = self._append(draft, closes=False)
+        self._begun.add_done_callback(_seen)  # an answer that is complete first waits for its closing entry only
+
+    async def begun(self) -> bytes:
+        """The headers that name the decision and its begin entry's receipt, which is durable on return.
+
+        Raises:
+            storage.errors.JournalStopped: it never will be.
+        """
+        self.begin()
+        assert self._begun is not None
+        return self._headers(await self._begun)
+
+    async def piece(self, data: bytes, media: str) -> None:
+        """Keep a piece of a streamed answer; returns at once unless two chunks are on their way to the disk."""
+        if self._stream is None:
+            self._stream = self._sealer().open_stream_part("response", media, RESPONSE)
+            self._recorder.streaming.add(self)
+        if not self._pending:
+            self._pending_since = asyncio.get_running_loop().time()
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        if self._pending_bytes >= CHUNK_BYTES:
+            if self._last_chunk is not None:
+                await self._last_chunk
+            self.flush()
+
+    def flush_older_than(self, moment: float) -> None:
+        """`flush` if something has been waiting since before `moment` on the loop's clock."""
+        if self._pending and self._pending_since < moment and not self._closed:
+            self.flush()
+
+    def flush(self) -> None:
+        """Seal what is pending as a chunk and hand it to the journal."""
+        assert self._stream is not None
+        if not self._pending:
+            return
+        chunk = self._stream.chunk(b"".join(self._pending))
+        self._pending, self._pending_bytes = [], 0
+        self._last_chunk = self._append_chunk(chunk)
+
+    async def close(self, answered: Answered, body: bytes | None, *, media: str) -> bytes:
+        """Append the closing entry and return its headers; it is durable on return.
+
+        `body` is the whole answer, None where it was streamed by `piece`.
+
+        Raises:
+            storage.errors.JournalStopped: it never will be.
+            storage.errors.EntryTooLarge: the entry cannot be made; the call stays open until recovery.
+        """
+        try:
+            return self._headers(await self._close(answered, body, media))
+        except JournalStopped:
+            raise
+        except StorageError:  # the entry could not be written: the call counts as lost, and a gap entry says so
+            self._journal.lose()
+            raise
+
+    def lose(self, answered: Answered) -> None:
+        """Append the closing entry without waiting, where the gateway gives up; nothing if that was tried before."""
+        if not self._closed:
+            closing = self._close(answered, None, "")
+            closing.add_done_callback(self._lost)
+
+    def _lost(self, closing: asyncio.Future[Appended]) -> None:
+        if not closing.cancelled() and closing.exception() is not None:
+            self._journal.lose()
+
+    def _close(self, answered: Answered, body: bytes | None, media: str) -> asyncio.Future[Appended]:
+        assert not self._closed, "a call is closed once"
+        self._closed = True
+        recorder = self._recorder
+        recorder.streaming.discard(self)
+        self._seal_request()
+        if self._stream is not None:
+            self.flush()
+            self._parts.append(self._stream.finish())
+        elif body:
+            self._seal("response", media, body, RESPONSE)
+        begun = self._begun
+        prev: tuple[Ref, ...] = ()
+        if begun is not None and begun.done() and not begun.cancelled() and begun.exception() is None:
+            prev = (Ref(self._begin_id, begun.result().leaf),)
+        draft = exchange.closing(self._asked, answered, ts_ns=recorder.clock_ns(), parts=tuple(self._parts), prev=prev)
+        return self._append(draft, closes=True)
+
+    def _append(self, draft: Draft, *, closes: bool) -> asyncio.Future[Appended]:
+        stored, self._stored = self._stored, []
+        return self._journal.append(draft, parts=stored, key=self._key, closes=closes)
+
+    def _seal_request(self) -> None:
+        if self._parts:
+            return
+        self._seal("request", self._media, self._body, REQUEST)
+        if "?" in self._target or len(self._target) > exchange.PATH_CHARS_MAX:
+            self._seal("target", "text/plain", self._target.encode("utf-8", "surrogateescape"), TARGET)
+        self._body = b""
+
+    def _seal(self, name: str, media: str, plaintext: bytes, index: int) -> None:
+        sealer = self._sealer()
+        if len(plaintext) <= WHOLE_BYTES_MAX:
+            part, stored = sealer.seal(name, media, plaintext, index)
+            self._parts.append(part)
+            self._stored.append(stored)
+            return
+        stream = sealer.open_stream_part(name, media, index)
+        for at in range(0, len(plaintext), WHOLE_BYTES_MAX):
+            self._append_chunk(stream.chunk(plaintext[at : at + WHOLE_BYTES_MAX]))
+        self._parts.append(stream.finish())
+
+    def _sealer(self) -> Sealer:
+        if self._key is None:
+            self._key = self._journal.new_key()
+        return self._key.sealer
+
+    def _append_chunk(self, chunk: StoredPart) -> asyncio.Future[None]:
+        assert self._key is not None
+        appended = self._journal.append_parts(self._key, [chunk], ts_ns=self._recorder.clock_ns())
+        appended.add_done_callback(_seen)  # its failure is that of the shard, which the closing entry meets too
+        return appended
+
+    def _headers(self, appended: Appended) -> bytes:
+        return b"Decision-Id: %b\r\nDecision-Receipt: %b\r\n" % (
+            self.decision.encode("ascii"),
+            appended.receipt.encode("ascii"),
+        )
+
+
+def _seen(appended: asyncio.Future[Any]) -> None:
+    """Take note of a failure that somebody else reports, so that asyncio does not."""
+    if not appended.cancelled():
+        appended.exception()
+
+
+class Recorder:
+    """What all recordings of a worker share."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        keyring: Keyring,
+        *,
+        config: str,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`config` is the hex digest of the active configuration."""
+        self.journal = journal
+        self.config = config
+        self.clock_ns = clock_ns
+        self.streaming: set[Recording] = set()
+        self._keyring = keyring
+        self._passed: Tally[tuple[str, str]] = Tally()
+
+    def hidden(self, tenant: str, kind: str, value: str | None) -> str | None:
+        """The pseudonym of a case or a subject."""
+        return None if value is None else self._keyring.pseudonym(tenant, kind, value)
+
+    def admit(self, asked: Asked, body: bytes, *, media: str, target: str) -> Recording:
+        """Admit a call: from here on it is owed a closing entry.
+
+        Raises:
+            storage.errors.JournalFull, JournalStopped: 503, before the model is asked.
+        """
+        recording = Recording(self, asked, body, media=media, target=target)
+        self.journal.admit(asked.tenant, asked.route, bytes_expected=len(body))
+        return recording
+
+    def refused(self) -> None:
+        """A request was refused before admission."""
+        self.journal.refuse()
+
+    def passed(self, tenant: str, route: str) -> None:
+        """A call was let through while the disk was full (`disk_full: pass`); the gap is stated when there is room."""
+        self._passed[tenant, route] += 1
+
+    def tick(self, now: float) -> None:
+        """Hand to the journal what streams have held for `CHUNK_AGE_S`; called each second."""
+        for recording in list(self.streaming):
+            recording.flush_older_than(now - CHUNK_AGE_S)
+
+    def state_gaps(self) -> None:
+        """Append one gap entry for each tenant and route whose calls were let through unrecorded."""
+        for (tenant, route), count in list(self._passed.items()):
+            self._passed.pop((tenant, route))
+            self._state("gap", tenant, route, {"reason": "disk_full", "count": count})
+
+    def state_refusals(self, refusals: dict[str, int]) -> None:
+        """Append the aggregate entry of what was refused before admission; nothing where nothing was."""
+        if refusals:
+            self._state("metric", _OWN_TENANT, None, {"metric": "refused", "counts": refusals})
+
+    def _state(self, kind: str, tenant: str, route: str | None, fields: dict[str, object]) -> None:
+        draft = Draft(
+            kind=kind,
+            tenant=tenant,
+            route=route,
+            actor="gateway",
+            id=self.journal.new_id(),
+            ts_ns=self.clock_ns(),
+            config=self.config,
+            fields=fields,
+        )
+        self.journal.append(draft).add_done_callback(_seen)

@@ -1,0 +1,288 @@
+"""aiohttp's server, with what a data plane needs.
+
+That is: the one error shape for bytes that are no request, limits on heads that trickle or swell, and requests and
+replies that copy nothing.
+
+`Inbound` and `Reply` stand in for aiohttp's request and response: the head stays raw bytes, and a reply is written
+as one piece. Everything else (parsing, pipelining, keep-alive, flow control) is aiohttp's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, cast
+
+import orjson
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+
+from config.errors import AnswerableError
+from gateway.proxy.errors import BadRequest, Busy, HeadTooLarge, RequestSlow
+from gateway.proxy.headers import status_line
+
+HEADERS_MAX = 128
+KEEP_ALIVE_S = 75.0  # longer than a load balancer's usual 60 s, so that it, not we, closes
+LINGERING_S = 2.0  # reading what a refused caller still sends, so that it gets to read the refusal
+RETRY_AFTER_S = 1
+STALLED_S = 60.0  # a caller that takes nothing for so long is cut
+_LINGER_NOT = struct.pack("ii", 1, 0)  # close with RST, whatever is unsent
+
+
+class Inbound(web.BaseRequest):
+    """One request: the parsed head, the body's stream, and whether the caller is still there.
+
+    `on_gone` is called once when the caller's connection is lost while the request is being handled.
+    """
+
+    def __init__(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> None:
+        # aiohttp's own __init__ looks up addresses and TLS state that nobody here asks for
+        self._payload = payload
+        self._protocol = protocol
+        self._payload_writer = writer
+        self._task = task
+        self.head = message
+        self.stream = payload
+        self.gone = False
+        self.on_gone: Callable[[], None] | None = None
+
+    @property
+    def remote(self) -> str | None:
+        """The caller's address is never recorded or logged: it may name a person."""
+        return None
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether another request may follow on this connection (RFC 9112 §9.3)."""
+        return not self.head.should_close and self.head.version.minor >= 1
+
+    @property
+    def speaks_chunks(self) -> bool:
+        """Whether a body without a known length can be framed for this caller (RFC 9112 §7)."""
+        return bool(self.head.version.minor >= 1)
+
+    def write(self, data: bytes) -> bool:
+        """Hand bytes to the socket; false if the caller is gone."""
+        transport = self._protocol.transport
+        if transport is None or transport.is_closing():
+            self.gone = True
+            return False
+        transport.write(data)
+        return True
+
+    async def drained(self) -> None:
+        """Return when the caller has taken enough that more may be written, or is gone.
+
+        One that takes nothing for `STALLED_S` is cut: it would hold memory for ever.
+        """
+        if not self._protocol.writing_paused:
+            return
+        try:
+            async with asyncio.timeout(STALLED_S):
+                await self._payload_writer.drain()
+        except (ConnectionError, TimeoutError):
+            self.gone = True
+            self.abort()
+
+    def abort(self, *, reset: bool = False) -> None:
+        """Cut the connection; with `reset` by RST, where closing would look like the end of the answer."""
+        transport = self._protocol.transport
+        if transport is None:
+            return
+        if reset:
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        transport.abort()
+
+    def _cancel(self, exc: BaseException) -> None:
+        self.gone = True
+        self._payload.set_exception(exc)
+        if self.on_gone is not None:
+            self.on_gone()
+
+    def _finish(self) -> None:
+        self.on_gone = None
+
+
+class Reply(web.StreamResponse):
+    """One answer, head and body as they go onto the wire; empty bytes where all was written before."""
+
+    def __init__(self, data: bytes, *, keep_alive: bool) -> None:
+        # aiohttp's own __init__ builds header maps; here the head is bytes already
+        self._data = data
+        self._keep_alive = keep_alive
+        self._status = 200
+        self._eof_sent = False
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write it."""
+        inbound = cast("Inbound", request)
+        if self._data and inbound.write(self._data):
+            await inbound.drained()
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is left to write."""
+        self._eof_sent = True
+
+
+def error_reply(
+    error: AnswerableError, request_id: str, *, keep_alive: bool, extra: bytes = b"", body: bool = True
+) -> Reply:
+    """The one error shape as an answer; `extra` are whole header lines; without `body` for an answer to HEAD."""
+    shape = orjson.dumps(error.as_json(request_id))
+    lines = [status_line(error.status), b"Content-Type: application/json\r\nCache-Control: no-store\r\n", extra]
+    if error.status == 401:
+        lines.append(b'WWW-Authenticate: Bearer realm="answerable"\r\n')
+    if error.status == 503:
+        lines.append(b"Retry-After: %d\r\n" % getattr(error, "retry_after_s", RETRY_AFTER_S))
+    if not keep_alive:
+        lines.append(b"Connection: close\r\n")
+    lines.append(b"Content-Length: %d\r\n\r\n" % len(shape))
+    return Reply(b"".join(lines) + (shape if body else b""), keep_alive=keep_alive)
+
+
+class Wire(web.RequestHandler):
+    """One caller's connection."""
+
+    __slots__ = ("_head_bytes", "_head_since")
+
+    def __init__(self, manager: DataPlane, **kwargs: Any) -> None:
+        super().__init__(manager, **kwargs)
+        self._head_since = 0.0
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        plane = cast("DataPlane", self._manager)
+        super().connection_made(transport)
+        if len(plane.wires) >= plane.connections_max:
+            self.refuse(Busy(f"{plane.connections_max} connections are open on this worker"))
+        else:
+            plane.wires.add(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        plane = cast("DataPlane | None", self._manager)
+        if plane is not None:
+            plane.wires.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        waiting = self._waiter is not None and not self._messages
+        super().data_received(data)
+        if not waiting:
+            self._tell_the_reader()
+            return
+        if self._messages:
+            self._head_since, self._head_bytes = 0.0, 0
+            return
+        plane = cast("DataPlane | None", self._manager)
+        if plane is None:
+            return
+        self._head_since = self._head_since or self._loop.time()
+        self._head_bytes += len(data)
+        if self._head_bytes > plane.header_bytes_max:
+            self.refuse(HeadTooLarge(f"the request's head is longer than {plane.header_bytes_max} bytes"))
+
+    def tick(self, now: float, timeout_s: float) -> None:
+        """Refuse a head that does not arrive within `timeout_s`."""
+        if self._head_since and now - self._head_since > timeout_s:
+            self.refuse(RequestSlow(f"the request's head did not arrive within {timeout_s:g} s"))
+
+    def refuse(self, error: AnswerableError) -> None:
+        """Answer bytes that are no request yet, and close."""
+        self._head_since = 0.0
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            cast("DataPlane", self._manager).on_refusal(error)
+            transport.write(error_reply(error, new_request_id(), keep_alive=False)._data)  # noqa: SLF001 - our own
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to bytes that are no request, or to a fault of ours; the connection is closed after it."""
+        if isinstance(exc, LineTooLong):
+            error: AnswerableError = HeadTooLarge("a line of the request's head is too long")
+        elif isinstance(exc, HttpProcessingError):
+            error = BadRequest(f"the request is not HTTP/1.1: {first_line(exc.message)}")
+        else:
+            self.logger.error("the data plane failed", exc_info=exc)
+            error = AnswerableError("the gateway failed while handling this request")
+        manager = self._manager
+        if manager is not None:
+            cast("DataPlane", manager).on_refusal(error)
+        return error_reply(error, new_request_id(), keep_alive=False)
+
+    def _tell_the_reader(self) -> None:
+        """Pass malformed framing on to whoever reads the body; aiohttp only queues it behind the request."""
+        request = self._current_request
+        if request is None or not self._messages:
+            return
+        last, _ = self._messages[-1]
+        problem = getattr(last, "exc", None)
+        stream = cast("Inbound", request).stream
+        if isinstance(problem, HttpProcessingError) and not stream.is_eof() and stream.exception() is None:
+            stream.set_exception(problem)
+
+
+class DataPlane(web.Server):
+    """Makes a `Wire` for each connection; `on_refusal(error)` counts what never became a request."""
+
+    def __init__(
+        self,
+        handler: Callable[[Inbound], Any],
+        *,
+        header_bytes_max: int,
+        connections_max: int,
+        on_refusal: Callable[[AnswerableError], None],
+    ) -> None:
+        super().__init__(cast("Any", handler), request_factory=cast("Any", Inbound))
+        self.header_bytes_max = header_bytes_max
+        self.connections_max = connections_max
+        self.on_refusal = on_refusal
+        self.wires: set[Wire] = set()
+
+    def __call__(self) -> web.RequestHandler:
+        return Wire(
+            self,
+            loop=self._loop,
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE_S,
+            lingering_time=LINGERING_S,
+            max_line_size=self.header_bytes_max,
+            max_field_size=self.header_bytes_max,
+            max_headers=HEADERS_MAX,
+            auto_decompress=False,  # what the caller compressed is evidence as it came
+        )
+
+    def tick(self, now: float, timeout_s: float) -> None:
+        """Refuse every head that has been arriving for longer than `timeout_s`."""
+        for wire in list(self.wires):
+            wire.tick(now, timeout_s)
+
+
+def first_line(text: str) -> str:
+    """The first line of a parser's message, without the bytes it points at."""
+    return text.splitlines()[0].rstrip(":") if text else "malformed"
+
+
+def new_request_id() -> str:
+    """An id for a request that got no Decision-Id."""
+    return secrets.token_hex(8)

@@ -1,0 +1,131 @@
+import orjson
+import pytest
+
+from config.settings import Capture
+from gateway.proxy import exchange
+from gateway.proxy.errors import BadRequest
+from gateway.proxy.exchange import Answered, Asked, Captured, Capturing, Model
+from storage.entries import encode
+
+DECISION = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+def asked(**more) -> Asked:
+    known = {
+        "decision": DECISION,
+        "record": "decision",
+        "tenant": "acme",
+        "route": "mortgage",
+        "actor": "app:chat",
+        "app": "chat",
+        "method": "POST",
+        "path": "/mortgage/predict",
+        "received_ns": 1_700_000_000_000_000_001,
+        "trace": None,
+        "case": None,
+        "subject": None,
+        "purpose": None,
+        "corrects": None,
+        "headers": {},
+        "mode": "strict",
+        "retention": "default",
+        "config": "ab" * 32,
+    }
+    return Asked(**{**known, **more})
+
+
+def answered(**more) -> Answered:
+    known = {
+        "status": 200,
+        "error": None,
+        "state": "complete",
+        "streamed": False,
+        "bytes": 10,
+        "first_us": 5,
+        "upstream_us": 6,
+        "total_us": 7,
+        "model": None,
+        "headers": {},
+    }
+    return Answered(**{**known, **more})
+
+
+def test_a_closing_entry_has_the_decisions_id_and_states_what_happened():
+    model = Model(name="m", version="7", digest="cd" * 32, source="announced")
+    draft = exchange.closing(asked(), answered(model=model), ts_ns=1, parts=(), prev=())
+    entry = orjson.loads(encode(draft, origin="d/gateway-0/1", seq=0, scope_seq=0))
+    assert entry["kind"] == "decision"
+    assert entry["id"] == entry["decision"] == DECISION
+    assert entry["model"] == {"name": "m", "version": "7", "digest": "cd" * 32, "source": "announced"}
+    assert entry["stream"] == {"state": "complete", "streamed": False, "bytes": 10}
+    assert entry["timing"] == {
+        "received_ns": "1700000000000000001",
+        "upstream_first_us": 5,
+        "upstream_us": 6,
+        "total_us": 7,
+    }
+    assert entry["call"] == {"method": "POST", "path": "/mortgage/predict", "request_id": DECISION}
+    assert "headers" not in entry
+
+
+def test_a_begin_entry_names_its_decision_and_has_an_id_of_its_own():
+    draft = exchange.begin(asked(record="call"), entry="other", ts_ns=1, parts=())
+    assert (draft.kind, draft.id, draft.decision, draft.fields["record"]) == ("begin", "other", DECISION, "call")
+
+
+def test_long_paths_and_headers_are_cut_so_that_an_entry_can_always_be_made():
+    long = asked(path="/" + "x" * 20_000, headers={f"h{n}": "y" * 16_000 for n in range(40)})
+    draft = exchange.closing(long, answered(headers={"r": "z" * 60_000}), ts_ns=1, parts=(), prev=())
+    assert len(encode(draft, origin="d/g/1", seq=0, scope_seq=0)) < 65_535
+
+
+def test_headers_win_over_the_body_and_both_may_say_something():
+    capturing = Capturing(Capture(case="application.id", subject="who"), parse_bytes_max=1000)
+    body = b'{"application": {"id": 17}, "who": "ann"}'
+    assert capturing.of([], body) == Captured(case="17", subject="ann")
+    assert capturing.of([(b"Answerable-Case", b"C-1")], body) == Captured(case="C-1", subject="ann")
+
+
+def test_what_the_body_does_not_say_is_missing_and_nothing_is_guessed():
+    capturing = Capturing(Capture(case="id", purpose="why", corrects="which"), parse_bytes_max=50)
+    assert capturing.of([], b"no json") is None
+    assert capturing.of([], b'{"id": {"nested": true}}') is None
+    assert capturing.of([], b'{"id": true}') is None
+    assert capturing.of([], b'{"why": "\\u00fcber", "which": "not an id"}') is None
+    assert capturing.of([], b'{"id": "x"}' + b" " * 50) is None, "longer than parse_bytes_max"
+    assert capturing.of([], b'{"id": ""}') is None
+
+
+def test_an_expression_that_fails_on_this_body_captures_nothing():
+    capturing = Capturing(Capture(case="sum(items)"), parse_bytes_max=1000)
+    assert capturing.of([], b'{"items": "text"}') is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"Answerable-Case", b""),
+        (b"Answerable-Case", b"x" * 257),
+        (b"Answerable-Subject", b"\xff"),
+        (b"Answerable-Purpose", "für alle".encode()),
+        (b"Answerable-Corrects", b"1234"),
+    ],
+)
+def test_a_header_of_ours_that_cannot_be_recorded_is_refused(name, value):
+    with pytest.raises(BadRequest, match="Answerable-"):
+        Capturing(Capture(), parse_bytes_max=10).of([(name, value)], b"")
+
+
+def test_a_header_of_ours_given_twice_is_refused_and_an_unknown_one_ignored():
+    capturing = Capturing(Capture(), parse_bytes_max=10)
+    with pytest.raises(BadRequest, match="twice"):
+        capturing.of([(b"Answerable-Case", b"a"), (b"answerable-case", b"b")], b"")
+    assert capturing.of([(b"Answerable-Else", b"a")], b"") is None
+    assert capturing.of([(b"Answerable-Corrects", DECISION.encode())], b"") == Captured(corrects=DECISION)
+
+
+def test_the_trace_id_is_taken_from_a_well_formed_traceparent_only():
+    good = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert exchange.trace_of([(b"TraceParent", good)]) == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert exchange.trace_of([(b"traceparent", b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01")]) is None
+    assert exchange.trace_of([]) is None

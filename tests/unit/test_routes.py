@@ -1,0 +1,99 @@
+import pytest
+
+from config.settings import Route
+from gateway.proxy.errors import BadRequest, RouteUnknown
+from gateway.proxy.routes import REMEMBERED_MAX, Routes
+
+
+def route(name: str, prefix: str, **more: object) -> Route:
+    return Route.model_validate({"name": name, "prefix": prefix, "upstream": "http://127.0.0.1:9", **more})
+
+
+def test_a_prefix_matches_on_a_segment_boundary_and_is_stripped():
+    routes = Routes([route("m", "/mortgage")])
+    assert routes.match("/mortgage/predict").target == b"/predict"
+    assert routes.match("/mortgage").target == b"/"
+    assert routes.match("/mortgage/").target == b"/"
+    with pytest.raises(RouteUnknown):
+        routes.match("/mortgages")
+
+
+def test_the_longest_prefix_wins_whatever_the_order():
+    routes = Routes([route("all", "/"), route("short", "/a"), route("long", "/a/b")])
+    assert routes.match("/a/b/c").route.name == "long"
+    assert routes.match("/a/bc").route.name == "short"
+    assert routes.match("/else").route.name == "all"
+    assert routes.match("/a/b/c").index == 2
+
+
+def test_a_prefix_stays_where_the_route_says_so_and_the_base_comes_before_it():
+    kept = Routes([route("m", "/v1", strip_prefix=False, upstream="http://127.0.0.1:9/base")])
+    assert kept.match("/v1/chat").target == b"/base/v1/chat"
+    stripped = Routes([route("m", "/v1", upstream="http://127.0.0.1:9/base")])
+    assert stripped.match("/v1").target == b"/base"
+    assert stripped.match("/v1/x").target == b"/base/x"
+
+
+def test_the_first_record_rule_that_fits_decides_and_without_one_a_decision_is_recorded():
+    rules = [
+        {"path": "/health", "as": "none"},
+        {"path": "/v1/*/meta", "as": "none"},
+        {"path": "/calls/**", "as": "call"},
+    ]
+    routes = Routes([route("m", "/m", record=rules)])
+    recorded = {
+        path: routes.match("/m" + path).record
+        for path in ("/health", "/health/x", "/v1/a/meta", "/v1/a/b/meta", "/calls", "/calls/x/y", "/callsx", "/")
+    }
+    assert recorded == {
+        "/health": "none",
+        "/health/x": "decision",
+        "/v1/a/meta": "none",
+        "/v1/a/b/meta": "decision",
+        "/calls": "call",
+        "/calls/x/y": "call",
+        "/callsx": "decision",
+        "/": "decision",
+    }
+
+
+def test_rules_see_the_decoded_path_and_the_model_gets_it_as_it_came():
+    routes = Routes([route("m", "/m", record=[{"path": "/health", "as": "none"}])])
+    found = routes.match("/m/he%61lth")
+    assert found.record == "none"
+    assert found.target == b"/he%61lth"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/m/../x",
+        "/m/./x",
+        "/m/%2e%2E/x",
+        "/m/..;a=b/x",
+        "/m/a%2fb",
+        "/m/a%5Cb",
+        "/m/a\\b",
+        "/m/a%00",
+        "/m/a%zz",
+        "/m/a%",
+        "/m/a b",
+        "/m/a\x7f",
+        "/m/ä",
+        "/m/%ff",
+        "m/x",
+        "http://elsewhere/m",
+        "*",
+        "",
+    ],
+)
+def test_a_path_with_two_readings_is_refused(path):
+    with pytest.raises(BadRequest):
+        Routes([route("m", "/m", record=[{"path": "/health/**", "as": "none"}])]).match(path)
+
+
+def test_made_up_paths_do_not_fill_the_memory():
+    routes = Routes([route("m", "/m")])
+    for number in range(REMEMBERED_MAX + 10):
+        routes.match(f"/m/{number}")
+    assert len(routes._remembered) <= REMEMBERED_MAX
