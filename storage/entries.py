@@ -15,7 +15,7 @@ import orjson
 
 from storage import merkle
 from storage.errors import EntryTooLarge
-from storage.ids import b64
+from storage.ids import b64, unb64
 
 VERSION = 1
 ENTRY_BYTES_MAX = 65_535  # C2SP tlog-tiles entry bundles carry u16 lengths
@@ -60,6 +60,22 @@ class Part:
             "plain_commit": b64(self.plain_commit),
             "chunks": self.chunks,
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Part:
+        """The inverse; KeyError or ValueError for what no entry of this version holds."""
+        return cls(
+            name=value["name"],
+            index=value["index"],
+            media=value["media"],
+            encoding=value["encoding"],
+            len=value["len"],
+            sha256=unb64(value["sha256"]),
+            key=value["key"],
+            dek_commit=unb64(value["dek_commit"]),
+            plain_commit=unb64(value["plain_commit"]),
+            chunks=value["chunks"],
+        )
 
 
 @dataclass(frozen=True, slots=True)

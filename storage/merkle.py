@@ -112,8 +112,11 @@ def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
     return Tree(leaves).path(index)
 
 
-def verify_inclusion(leaf: bytes, *, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
-    """True on return: ``leaf`` is number ``index`` of the tree (size, root). RFC 9162 section 2.1.3.2."""
+def root_from_path(leaf: bytes, *, index: int, size: int, path: Sequence[bytes]) -> bytes:
+    """The root that an audit path leads to (RFC 9162 section 2.1.3.2).
+
+    Raises Unverifiable for a path of another shape than this leaf of this tree has.
+    """
     if not 0 <= index < size:
         raise Unverifiable(f"no leaf {index} in a tree of {size}")
     node, last, running = index, size - 1, leaf
@@ -131,7 +134,12 @@ def verify_inclusion(leaf: bytes, *, index: int, size: int, path: Sequence[bytes
         node, last = node >> 1, last >> 1
     if last != 0:
         raise Unverifiable("the audit path is too short")
-    if running != root:
+    return running
+
+
+def verify_inclusion(leaf: bytes, *, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
+    """True on return: ``leaf`` is number ``index`` of the tree (size, root); raises Unverifiable."""
+    if root_from_path(leaf, index=index, size=size, path=path) != root:
         raise Unverifiable(f"leaf {index} is not in the tree of size {size} with this root")
 
 

@@ -26,6 +26,8 @@ _CRC = Struct("<I")
 
 _PART_HEAD = Struct("<16sBI")
 _KEY_HEAD = Struct("<16sQ")
+PART_HEAD_BYTES = _PART_HEAD.size
+KEY_PAYLOAD_BYTES = _KEY_HEAD.size + 48  # a wrapped key: 32 bytes and its tag
 _RECOVERY = Struct("<QQQ")
 _COMMIT = Struct("<QQIIQQQQQQ32s32s8s64s")
 COMMIT_BYTES = frame_bytes(_COMMIT.size)

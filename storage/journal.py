@@ -1,0 +1,376 @@
+"""The journal of one writer process: admit, append, await, and what you awaited is durable.
+
+``admit`` counts a call before the model is asked and refuses it where its entry might find no room. ``append`` gives a
+future that is done once the entry is durable (group commit, writer.py). Invariants 1, 3 and 9 are held here:
+whoever awaits ``append`` before the end of an answer leaves is strict; accepted = closed + open + lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage import durable, quarantine, receipts, recovery, shard, watermark
+from storage.batch import Committed
+from storage.entries import Draft, document
+from storage.errors import EntryTooLarge, JournalFull, JournalStopped, StorageError
+from storage.frames import PAYLOAD_BYTES_MAX
+from storage.ids import Ids
+from storage.keys import JournalKeys
+from storage.opening import Opening
+from storage.seal import DEK_BYTES, Sealer
+from storage.segment import HEADER_BYTES, PART_HEAD_BYTES, Counters, StoredPart
+from storage.shard import Start
+from storage.space import SegmentSpace
+from storage.watermark import RECOVERING, RUNNING, Mark, Slot, Watermark
+from storage.writer import Heartbeat, Item, JournalLimits, PartKey, Writer, WriterState
+
+__all__ = ["Appended", "Journal", "JournalLimits", "PartKey"]
+
+_REFUSE_SHARE = 0.95  # of the reserved space: what is left belongs to calls that were admitted
+_LOSS_DELAY_S = 1.0  # losses of one second share a gap entry
+_ITEM_BYTES = 2048  # what an entry weighs beside its parts while it waits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Appended:
+    """An entry that is durable, and where."""
+
+    origin: str
+    seq: int
+    leaf: bytes
+    entry: bytes
+    batch: Committed
+
+    @property
+    def receipt(self) -> str:
+        """What the caller is handed (README.md, "Receipts"); made when it is asked for."""
+        return receipts.write(self.batch, self.seq, self.leaf)
+
+
+class Journal:
+    """One shard: opened by one process, used from one event loop. Made by :meth:`open`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        origin: str,
+        start: Start,
+        keys: JournalKeys,
+        config: str,
+        clock_ns: Callable[[], int],
+        limits: JournalLimits,
+        calls: durable.Syscalls,
+        boot_id: bytes,
+    ) -> None:
+        self.origin = origin
+        self._loop = asyncio.get_running_loop()
+        self.stopped: asyncio.Future[JournalStopped] = self._loop.create_future()
+        self._directory, self._limits, self._calls, self._start = directory, limits, calls, start
+        self._ids = Ids(clock_ns, os.urandom)
+        self._own = Opening(origin=origin, config=config, new_id=self._ids.new, now_ns=clock_ns)
+        self._pending_bytes = 0
+        self._unrecorded = [0, 0]  # lost, shed
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._stopped: JournalStopped | None = None
+        self._lock_fd = -1
+        found = start.recovered
+        self._watermark = Watermark(directory / watermark.NAME, _first_mark(start, boot_id), calls)
+        self._space = SegmentSpace(directory, limits.segment_bytes, calls)
+        self._writer = Writer(
+            directory=directory,
+            origin=origin,
+            config=config,
+            keys=keys,
+            clock_ns=clock_ns,
+            limits=limits,
+            calls=calls,
+            watermark=self._watermark,
+            space=self._space,
+            state=WriterState(
+                frontier=found.frontier,
+                scopes=found.scopes,
+                closed=found.counters.closed,
+                lost=found.counters.lost,
+                shed=found.counters.shed,
+            ),
+            deliver=lambda items, committed: self._call(self._settle, items, committed),
+            failed=lambda error, items: self._call(self._fail, error, items),
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        origin_base: str,
+        keys: JournalKeys,
+        config: str = "",
+        clock_ns: Callable[[], int] = time.time_ns,
+        limits: JournalLimits | None = None,
+        syscalls: durable.Syscalls = durable.KERNEL,
+        boot_id: bytes | None = None,
+    ) -> Journal:
+        """Take the shard's lock, recover, begin a segment.
+
+        ``origin_base`` is ``<deployment>/<shard>``, ``config`` the digest that the shard's own entries name. On return
+        heartbeats, gap, recovery and closing entries are durable. Raises JournalHeld, JournalFull, OSError.
+        """
+        limits = limits or JournalLimits()
+        lock_fd = await asyncio.to_thread(shard.lock, directory, syscalls)
+        try:
+            boot_id = boot_id or shard.boot_id()
+            start = await asyncio.to_thread(shard.start, directory, boot_id, syscalls)
+            journal = cls(
+                directory,
+                origin=f"{origin_base}/{start.epoch}",
+                start=start,
+                keys=keys,
+                config=config,
+                clock_ns=clock_ns,
+                limits=limits,
+                calls=syscalls,
+                boot_id=boot_id,
+            )
+            await asyncio.to_thread(journal._begin)
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        journal._lock_fd = lock_fd
+        journal._after(limits.heartbeat_s, "heartbeat", journal.heartbeat)
+        return journal
+
+    # --- before the model is called -------------------------------------------------------------------------
+
+    def admit(self, tenant: str, route: str | None, *, bytes_expected: int = 0) -> None:
+        """Count a call as accepted, and open until an append ``closes`` it or :meth:`lose` gives it up.
+
+        Raises JournalFull (counted as refused) where its entry, or ``bytes_expected`` of parts, might find no room, and
+        JournalStopped.
+        """
+        if self._stopped is not None:
+            raise _again(self._stopped)
+        if self._pending_bytes > self._limits.pending_bytes_max:
+            self._watermark.refuse()
+            raise JournalFull(f"{self._pending_bytes} bytes wait for the disk; {tenant} {route} is refused")
+        room = self._room_bytes()
+        needed = (self.counters.open + 1) * self._limits.call_bytes_reserved + bytes_expected
+        if room < needed or self._share(room) >= _REFUSE_SHARE:
+            self._watermark.refuse()
+            raise JournalFull(f"{room} bytes of journal are left, {needed} may be needed; {tenant} {route} is refused")
+        self._watermark.accept()
+
+    def refuse(self) -> None:
+        """Count a call that was turned away before admission for another reason than the journal's."""
+        if self._stopped is None:
+            self._watermark.refuse()
+
+    def lose(self, *, shed: bool = False) -> None:
+        """Give up an admitted call whose entry could not be written; a gap entry says so within a second."""
+        if self._stopped is not None:
+            return  # it stays open in the watermark, and the next start counts it
+        self._unrecorded[0] += 1
+        self._unrecorded[1] += shed
+        if "losses" not in self._timers:
+            self._after(_LOSS_DELAY_S, "losses", self._record_losses)
+
+    @property
+    def counters(self) -> Counters:
+        """The calls of this epoch."""
+        mark = self._watermark
+        slot = mark.slot
+        return Counters(
+            accepted=mark.accepted, closed=slot.closed, lost=slot.lost, shed=slot.shed, refused=mark.refused
+        )
+
+    @property
+    def disk_share(self) -> float:
+        """How much of the reserved space is used: 0.5 is usual at most, 0.7 a warning, at 0.95 calls are refused."""
+        return self._share(self._room_bytes())
+
+    @property
+    def pending_bytes(self) -> int:
+        """What waits in memory for the disk."""
+        return self._pending_bytes
+
+    # --- appending ------------------------------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        """A fresh UUIDv7, greater than those before it."""
+        return self._ids.new()
+
+    def new_key(self) -> PartKey:
+        """A fresh key for the parts of one entry; hand it to the appends that carry them."""
+        key_id = self._ids.new()
+        return PartKey(key_id, Sealer(os.urandom(DEK_BYTES), key_id, self.origin))
+
+    def append(
+        self, draft: Draft, *, parts: Sequence[StoredPart] = (), key: PartKey | None = None, closes: bool = False
+    ) -> asyncio.Future[Appended]:
+        """Append an entry with its parts, all in one batch; the future is done once it is durable.
+
+        ``closes``: this entry ends an admitted call. The future fails with EntryTooLarge (nothing was written, append
+        less), JournalFull (the disk stayed full for ``space_wait_s``) or JournalStopped. A cancelled future leaves
+        the entry on its way. Raises ValueError or TypeError for a draft that is no entry.
+        """
+        future: asyncio.Future[Appended] = self._loop.create_future()
+        made = document(draft, self.origin)
+        self._put(Item(made=made, ts_ns=draft.ts_ns, parts=parts, key=key, closes=closes, waiter=future))
+        return future
+
+    def append_parts(self, key: PartKey, parts: Sequence[StoredPart], *, ts_ns: int) -> asyncio.Future[None]:
+        """Append chunks of a part that streams, without an entry; the future is done once they are durable."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._put(Item(ts_ns=ts_ns, parts=parts, key=key, waiter=future))
+        return future
+
+    def heartbeat(self) -> None:
+        """State the counters in entries, now and again after ``heartbeat_s``."""
+        self._writer.queue.put(Heartbeat())
+        self._after(self._limits.heartbeat_s, "heartbeat", self.heartbeat)
+
+    async def close(self) -> None:
+        """Write what waits, state the counters, write CLOSE, give reserved space back, let the lock go."""
+        if self._lock_fd < 0:
+            return
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._stopped is None:
+            if any(self._unrecorded):
+                self._record_losses()
+            self._stopped = JournalStopped(f"shard {self.origin} is closed")
+            self._writer.queue.put(Heartbeat(closes=True))
+        await asyncio.to_thread(self._release)
+        os.close(self._lock_fd)
+        self._lock_fd = -1
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """In a thread: write the opening entries, start the writer."""
+        start = self._start
+        try:
+            self._space.start()
+            self._writer.open(self._own.items(start.recovered, start.quarantined))
+        except BaseException:
+            self._space.close()
+            self._watermark.close()
+            raise
+        self._watermark.set_state(RUNNING)
+        recovery.mark_recorded(start.recovered.cuts, self._calls)
+        if start.quarantined is not None:
+            quarantine.recorded(self._directory, self._calls)
+        self._writer.start()
+
+    def _release(self) -> None:
+        """In a thread: wait for the writer, then let go of files."""
+        self._writer.join()
+        self._space.close()
+        self._watermark.close()
+
+    def _put(self, item: Item) -> None:
+        size = _ITEM_BYTES
+        for part in item.parts:
+            if len(part.data) > PAYLOAD_BYTES_MAX - PART_HEAD_BYTES:
+                item.waiter.set_exception(EntryTooLarge(f"a part of {len(part.data)} bytes in one piece"))
+                return
+            size += len(part.data)
+        if self._stopped is not None:
+            item.waiter.set_exception(_again(self._stopped))
+            return
+        item.size_bytes = size
+        self._pending_bytes += size
+        self._writer.queue.put(item)
+
+    def _settle(self, items: list[Item], committed: Committed | None) -> None:
+        """On the loop: tell those who wait."""
+        origin = self.origin
+        for item in items:
+            self._pending_bytes -= item.size_bytes
+            waiter = item.waiter
+            if waiter is None or waiter.done():
+                continue
+            if item.error is not None:
+                waiter.set_exception(_again(item.error))
+            elif item.made is None or committed is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_result(Appended(origin, item.seq, item.leaf, item.entry, committed))
+
+    def _fail(self, error: JournalStopped, items: list[Item]) -> None:
+        """On the loop: the shard has stopped, and with it everything that waits or comes later."""
+        self._stopped = error
+        waiting = self._writer.queue
+        while True:
+            try:
+                item = waiting.get_nowait()
+            except queue.Empty:
+                break
+            if isinstance(item, Item):
+                items.append(item)
+        for item in items:
+            item.error = error
+        self._settle(items, None)
+        if not self.stopped.done():
+            self.stopped.set_result(error)
+
+    def _record_losses(self) -> None:
+        self._timers.pop("losses", None)
+        lost, shed = self._unrecorded
+        self._unrecorded = [0, 0]
+        self._writer.queue.put(self._own.gap(lost=lost, shed=shed))
+
+    def _after(self, delay_s: float, name: str, callback: Callable[[], None]) -> None:
+        self._timers[name] = self._loop.call_later(delay_s, callback)
+
+    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
+        """From the writer's thread; a loop that has ended has nobody left who waits."""
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    def _room_bytes(self) -> int:
+        """Reserved space that nothing has claimed yet."""
+        limit = self._limits.segment_bytes
+        ahead = limit - HEADER_BYTES if self._space.is_ready else 0
+        return limit - self._writer.offset + ahead - self._pending_bytes
+
+    def _share(self, room: int) -> float:
+        return 1 - room / (2 * self._limits.segment_bytes)
+
+
+def _again(error: StorageError) -> StorageError:
+    """A fresh exception for each who waits: one that is raised in many tasks would collect all their tracebacks."""
+    return type(error)(error.message, code=error.code, status=error.status, advice=error.advice)
+
+
+def _first_mark(start: Start, boot_id: bytes) -> Mark:
+    """The watermark that a writer begins with: durable is what recovery found."""
+    found = start.recovered
+    segment, end = found.durable_end
+    slot = Slot(
+        generation=1,
+        segment=segment,
+        end=end,
+        next_seq=found.frontier.size,
+        closed=found.counters.closed,
+        lost=found.counters.lost,
+        shed=found.counters.shed,
+    )
+    return Mark(
+        incarnation=os.urandom(16),
+        boot_id=boot_id,
+        epoch=start.epoch,
+        state=RUNNING if found.is_count_known else RECOVERING,
+        slot=slot,
+        accepted=found.counters.accepted,
+        refused=found.counters.refused,
+    )
