@@ -4,8 +4,8 @@ The host builds one `Context` from its real parts and hands it to `gateway.desk.
 database, no journal and no key file, and it writes only through `record_access`.
 
     desk = create(context)                     # gateway.desk.app
-    site = web.TCPSite(runner, …)              # the host listens: AppRunner(desk.web)
-    code = desk.issue_code(viewer)             # a one-time sign-in code (demo, try); give out  <base>/signin/<code>
+    runner = desk.runner()                     # the host listens: await runner.setup(); web.TCPSite(runner, …)
+    path = desk.invite(subject=…, roles=…, …)  # the command `signin-code`: "/signin/<one-time code>"
     answer = await desk.why(bearer, decision, purpose=…, ticket=…)   # the command `why`: {"sentences": […], …}
     await desk.close()
 """
@@ -105,4 +105,8 @@ class Context:
     issuers: tuple[Issuer, ...]  # desk.issuers, and the machine's own where desk.development says so
     now_ns: Callable[[], int]
     random: Callable[[int], bytes]
-    trying: bool = False  # `answerable try`: the try page and the role developer exist
+
+    @property
+    def trying(self) -> bool:
+        """`answerable try`: the try page and the role developer exist."""
+        return self.configuration.settings.desk.developer

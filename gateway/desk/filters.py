@@ -1,13 +1,13 @@
 """What a list of decisions is asked for, and the cursor from one page to the next (pure).
 
-A cursor is where the last page ended, with an HMAC over it, the viewer's tenant and matter, and the filter: it cannot
-be made up, changed, or carried to another query. It is opaque to callers and ends with the desk's process.
+A cursor is where the last page ended, with an HMAC over it, the viewer, and the filter as it was narrowed to their
+scope: it cannot be made up, changed, or carried to another query. It is opaque and ends with the desk's process.
 """
 
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -15,12 +15,14 @@ import orjson
 
 from gateway.desk.errors import NotFoundError, RequestError
 from gateway.desk.roles import Right, Role, Viewer, time_ns
+from storage import queries
 from storage.ids import b64, is_uuid7, unb64
 
 ROWS_MAX: Final = 500
 ROWS_DEFAULT: Final = 50
 TEXT_CHARS_MAX: Final = 200
 DIRECTIONS: Final = ("favourable", "adverse")
+STATUSES: Final = ("ready", "failed", "none")
 PARAMETERS: Final = frozenset(
     [
         "route",
@@ -42,14 +44,6 @@ _MAC_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
-    """Where a page ended: the last row's time and id; the next page holds what is older."""
-
-    ts_ns: int
-    id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """Decisions of one tenant with [from_ns, to_ns), narrowed by whatever else is not None."""
 
@@ -62,7 +56,7 @@ class Filter:
     subject: str | None = None
     model_version: str | None = None
     reason: str | None = None  # a reason's code
-    status: int | None = None  # the HTTP status of the recorded answer
+    status: str | None = None  # of the explanation: ready | failed | none
 
     @property
     def digest(self) -> str:
@@ -90,12 +84,12 @@ def parse(query: Mapping[str, str], viewer: Viewer) -> Filter:
         to_ns=_time(query, "to"),
         routes=(query["route"],) if query.get("route") else None,
         label=_text(query, "label"),
-        direction=_direction(query),
+        direction=_one_of(query, "direction", DIRECTIONS),
         case=_pseudonym(query, "case"),
         subject=_pseudonym(query, "subject"),
         model_version=_text(query, "model_version"),
         reason=_text(query, "reason"),
-        status=_whole(query, "status", 100, 599),
+        status=_one_of(query, "status", STATUSES),
     )
     if made.from_ns >= made.to_ns:
         raise RequestError("`from` is not before `to`")
@@ -129,30 +123,43 @@ def limit(query: Mapping[str, str]) -> int:
     return _whole(query, "limit", 1, ROWS_MAX) or ROWS_DEFAULT
 
 
-def seal_cursor(position: Position, asked: Filter, viewer: Viewer, key: bytes) -> str:
-    """The cursor behind a page that ended at `position`."""
-    place = orjson.dumps([str(position.ts_ns), position.id])
-    return b64(_mac(place, asked, viewer, key) + place)
+def wanted(asked: Filter, tenant: str) -> queries.Filter:
+    """The filter as storage takes it."""
+    return queries.Filter(
+        tenant=tenant,
+        span=queries.Span(asked.from_ns, asked.to_ns),
+        routes=asked.routes or (),
+        labels=(asked.label,) if asked.label is not None else (),
+        cases=(asked.case,) if asked.case is not None else (),
+        subjects=(asked.subject,) if asked.subject is not None else (),
+        model_version=asked.model_version,
+        reason=asked.reason,
+        favourable=None if asked.direction is None else asked.direction == "favourable",
+        state=asked.status,
+    )
 
 
-def open_cursor(cursor: str, asked: Filter, viewer: Viewer, key: bytes) -> Position:
-    """Where the last page ended.
+def seal_cursor(place: str, asked: Filter, viewer: Viewer, key: bytes) -> str:
+    """The cursor behind a page; `place` is storage's own."""
+    return b64(_mac(place.encode(), asked, viewer, key) + place.encode())
+
+
+def open_cursor(cursor: str, asked: Filter, viewer: Viewer, key: bytes) -> str:
+    """Where the last page ended, as storage takes it.
 
     Raises:
-        RequestError: the cursor was changed, or belongs to another query, another viewer's scope, or another process.
+        RequestError: the cursor was changed, or belongs to another query, another viewer, or another process.
     """
-    refusal = RequestError(
-        "the cursor does not belong to this query", code="cursor_invalid", advice="Begin again without a cursor."
-    )
     try:
         raw = unb64(cursor)
-        mac, place = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, _mac(place, asked, viewer, key)):
-            raise refusal
-        ts_ns, identifier = orjson.loads(place)
     except ValueError:
-        raise refusal from None
-    return Position(ts_ns=int(ts_ns), id=identifier)
+        raw = b""
+    mac, place = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+    if not hmac.compare_digest(mac, _mac(place, asked, viewer, key)):
+        raise RequestError(
+            "the cursor does not belong to this query", code="cursor_invalid", advice="Begin again without a cursor."
+        )
+    return place.decode()
 
 
 def _mac(place: bytes, asked: Filter, viewer: Viewer, key: bytes) -> bytes:
@@ -185,11 +192,11 @@ def _text(query: Mapping[str, str], name: str) -> str | None:
     return text
 
 
-def _direction(query: Mapping[str, str]) -> str | None:
-    direction = query.get("direction") or None
-    if direction is not None and direction not in DIRECTIONS:
-        raise RequestError("`direction` is favourable or adverse")
-    return direction
+def _one_of(query: Mapping[str, str], name: str, known: Sequence[str]) -> str | None:
+    word = query.get(name) or None
+    if word is not None and word not in known:
+        raise RequestError(f"`{name}` is one of {', '.join(known)}")
+    return word
 
 
 def _pseudonym(query: Mapping[str, str], name: str) -> str | None:

@@ -97,7 +97,7 @@ def _model(decision: Decision, newest: Explanation | None) -> dict[str, Any]:
         "version": decision.model_version,
         "digest": decision.model_digest,
         "named_by": decision.model_source,
-        "binding": newest.binding if newest is not None else None,
+        "binding": newest.row.binding if newest is not None else None,
     }
 
 
@@ -127,8 +127,8 @@ def _explanation(newest: Explanation | None, state: tuple[State, str], viewer: V
         "state": state[0].value,
         "text": STATE_WORDS[state[0]],
         "why": state[1] or None,
-        "at": words.iso(newest.ts_ns) if newest is not None else None,
-        "id": newest.id if newest is not None else None,
+        "at": words.iso(newest.row.ts_ns) if newest is not None else None,
+        "id": newest.row.id if newest is not None else None,
     }
     body = newest.body if newest is not None else None
     if newest is None or body is None or not viewer.may(Right.ATTRIBUTIONS):
@@ -139,9 +139,9 @@ def _explanation(newest: Explanation | None, state: tuple[State, str], viewer: V
     baseline = dict(body.get("baseline", {}))
     return told | {
         "method": body.get("method"),
-        "verdict": newest.verdict,
-        "binding": newest.binding,
-        "binding_text": words.BINDING_WORDS.get(newest.binding or ""),
+        "verdict": newest.row.verdict,
+        "binding": newest.row.binding,
+        "binding_text": words.BINDING_WORDS.get(newest.row.binding or ""),
         "output": dict(body.get("output", {})),
         "baseline": baseline | {"text": words.BASELINE_WORDS.get(str(baseline.get("kind")))},
         "factors": [_factor(item, attributions) for item in body.get("factors", ())],

@@ -4,56 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from storage.queries import AccessRow, DecisionRow, ExplanationRow
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """One decision: its entry and what an extraction entry says of its answer. Times are Unix nanoseconds."""
-
-    id: str
-    ts_ns: int
-    tenant: str
-    route: str
-    app: str
-    case: str | None
-    subject: str | None
-    purpose: str | None
-    corrects: str | None
-    label: str | None
-    favourable: bool | None  # None: the label is neither, or was not found
-    score: float | None
-    extraction_error: str | None
-    model_name: str | None
-    model_version: str | None
-    model_digest: str | None
-    model_source: str | None
-    status: int
-    error: str | None
-    mode: str
-    stream: str  # complete, client_aborted, upstream_aborted, gateway_lost
-    upstream_us: int
-    total_us: int
-    retention: str
-    origin: str
-    seq: int
-    leaf: bytes
-    explanation: str | None = None  # state of the newest explanation, where a list asked for it
-    verdict: str | None = None
+Decision = DecisionRow
+Look = AccessRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """One explanation, ready or failed; `body` is the opened part, None where its key is gone."""
 
-    id: str
-    ts_ns: int
-    state: str
-    error: str | None
-    method: str | None
-    verdict: str | None
-    binding: str | None
-    model_digest: str | None
-    origin: str
-    seq: int
+    row: ExplanationRow
     body: Mapping[str, Any] | None
 
 
@@ -69,15 +30,12 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """One access entry that concerns a decision or case."""
+class Seal:
+    """Whether the entry is what was recorded: `proven` (its path to a signed checkpoint holds), `pending`, `broken`."""
 
-    ts_ns: int
-    actor: str
-    role: str
-    action: str
-    purpose: str
-    outcome: str
+    state: str
+    detail: str
+    size: int | None  # of the checkpoint's tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,20 +44,11 @@ class Dossier:
 
     decision: Decision
     entry: Mapping[str, Any]
+    entry_leaf: bytes  # recomputed from the stored bytes
     content: Content
     explanations: tuple[Explanation, ...]  # newest first
-    job: str | None  # state of a job that the keeper holds
-    job_reason: str
     extracted_ns: int | None  # when the answer's label was committed to
     corrected_by: tuple[str, ...]
     looks: tuple[Look, ...]
-    sealed: "Seal"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seal:
-    """Whether the entry is what was recorded: `proven` (its path to a signed checkpoint holds), `pending`, `broken`."""
-
-    state: str
-    detail: str
-    size: int | None  # of the checkpoint's tree
+    damage: str | None  # a part does not match what its entry commits to
+    sealed: Seal

@@ -41,6 +41,15 @@ class Grant:
     ticket: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """Whom a one-time code signs in, the page it leads to, and the purpose stated for it beforehand."""
+
+    viewer: Viewer
+    onward: str
+    grant: Grant | None
+
+
 class Expiring(Generic[Value]):
     """A bounded map whose values end at a moment; the oldest goes first when it is full."""
 
@@ -83,17 +92,17 @@ class Signins:
         self._session_ns = int(session_s * NS_PER_S)
         self._now_ns = now_ns
         self._random = random
-        self._codes: Expiring[Viewer] = Expiring(CODES_MAX, now_ns)
+        self._codes: Expiring[Invitation] = Expiring(CODES_MAX, now_ns)
         self._sessions: Expiring[Session] = Expiring(SESSIONS_MAX, now_ns)
 
-    def issue_code(self, viewer: Viewer) -> str:
-        """A code that signs `viewer` in once, within CODE_LIFE_S."""
+    def issue_code(self, invitation: Invitation) -> str:
+        """A code that signs its viewer in once, within CODE_LIFE_S."""
         code = self._secret()
-        self._codes.put(code, viewer, expires_ns=self._now_ns() + CODE_LIFE_S * NS_PER_S)
+        self._codes.put(code, invitation, expires_ns=self._now_ns() + CODE_LIFE_S * NS_PER_S)
         return code
 
-    def redeem(self, code: str) -> Viewer | None:
-        """Whom the code signs in; None if it was used, is too old, or never was."""
+    def redeem(self, code: str) -> Invitation | None:
+        """What the code was issued for; None if it was used, is too old, or never was."""
         return self._codes.take(code)
 
     def begin(self, viewer: Viewer) -> str:

@@ -58,20 +58,30 @@ def state_of(
     return State.PENDING, ""
 
 
+def listed(decision: Decision, job: Job | None, route: Route | None) -> State:
+    """The state as a list tells it, from the decision's row alone; a body's finer states are not told apart."""
+    if decision.explanation is None:
+        return state_of(decision, (), job, route)[0]
+    if decision.explanation != "ready":
+        return State.FAILED
+    return {"sound": State.READY, "uncertain": State.UNCERTAIN}.get(decision.verdict or "", State.UNBOUND)
+
+
 def _of_explanation(newest: Explanation) -> tuple[State, str]:
-    if newest.state != "ready":
-        return State.FAILED, newest.error or ""
-    if newest.binding == "unbound":
+    row, body = newest.row, newest.body
+    if row.state != "ready":
+        return State.FAILED, (row.error or "").replace("_", " ")
+    if row.binding == "unbound":
         return State.UNBOUND, ""
-    if newest.body is None:
+    if body is None:
         return State.ERASED, ""
-    if newest.body.get("notice") == "blocked":
-        return State.BLOCKED, flagged(newest.body)
-    if newest.verdict == "uncertain" or newest.body.get("notice") == "human":
-        return State.UNCERTAIN, flagged(newest.body)
-    if newest.verdict == "sound":
+    if row.notice == "blocked":
+        return State.BLOCKED, flagged(body)
+    if row.verdict == "uncertain" or row.notice == "human":
+        return State.UNCERTAIN, flagged(body)
+    if row.verdict == "sound":
         return State.READY, ""
-    return State.FAILED, newest.error or "its quality figures are out of bounds"
+    return State.FAILED, "its quality figures are out of bounds"
 
 
 def flagged(body: Mapping[str, Any]) -> str:

@@ -23,14 +23,17 @@ def timeline(dossier: Dossier, *, people: bool) -> list[dict[str, Any]]:
         found = f"\u201c{decision.label}\u201d" if decision.label is not None else "no label found"
         events.append((dossier.extracted_ns, "Answer read", found))
     for explanation in dossier.explanations:
-        ready = explanation.state == "ready"
-        detail = (explanation.verdict or "") if ready else (explanation.error or "")
-        events.append((explanation.ts_ns, "Explained" if ready else "Explanation failed", detail))
+        row = explanation.row
+        ready = row.state == "ready"
+        detail = (row.verdict or "") if ready else (row.error or "").replace("_", " ")
+        events.append((row.ts_ns, "Explained" if ready else "Explanation failed", detail))
     if people:
         for look in dossier.looks:
             what = "Looked at" if look.outcome == "granted" else "Look refused"
-            why = PURPOSES.get(look.purpose, look.purpose)
-            events.append((look.ts_ns, what, f"{look.actor.rpartition('|')[2]} ({look.role}), {why.lower()}"))
+            why = PURPOSES.get(look.purpose or "", look.purpose or "no purpose stated")
+            events.append(
+                (look.ts_ns, what, f"{look.actor.rpartition('|')[2]} ({look.role}), {why[:1].lower()}{why[1:]}")
+            )
     events.sort(key=lambda event: event[0])
     return [
         {"at": words.iso(at), "day": words.date(at), "clock": words.clock(at), "title": title, "detail": detail}

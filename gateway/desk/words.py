@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 NS_PER_S = 1_000_000_000
+DAY_NS = 86_400 * NS_PER_S
+BEGINNING_NS = 946_684_800 * NS_PER_S  # 2000-01-01: older than any record
 
 STREAM_WORDS: Mapping[str, str] = {
     "complete": "complete",

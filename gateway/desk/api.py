@@ -1,0 +1,107 @@
+"""The JSON side: `/v1/…`, one error shape, the same documents that the pages show. Thin."""
+
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from gateway.desk.callers import CSRF_HEADER, Callers
+from gateway.desk.errors import RequestError
+from gateway.desk.service import Service
+from gateway.desk.sessions import Grant
+
+PURPOSE_HEADER: Final = "Answerable-Purpose"
+TICKET_HEADER: Final = "Answerable-Ticket"
+RETRY_S: Final = 2  # until a checkpoint covers a fresh entry; one is signed each second
+
+
+def answered(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON answer; never kept by caches."""
+    return web.Response(body=orjson.dumps(document), status=status, content_type="application/json", headers=headers)
+
+
+class Api:
+    """The handlers under /v1."""
+
+    def __init__(self, service: Service, callers: Callers) -> None:
+        self._service = service
+        self._callers = callers
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where the handlers stand."""
+        return [
+            web.post("/v1/lookup", self.lookup),
+            web.get("/v1/cases/{pseudonym}", self.case),
+            web.get("/v1/decisions", self.decisions),
+            web.get("/v1/decisions/{id}", self.decision),
+            web.get("/v1/decisions/{id}/proof", self.proof),
+        ]
+
+    async def lookup(self, request: web.Request) -> web.Response:
+        """`POST /v1/lookup` {reference, kind, purpose, ticket}: the reference travels in the body alone."""
+        caller = await self._callers.of(request)
+        caller.check_form(request.headers.get(CSRF_HEADER))
+        given = await _object(request, {"reference", "kind", "purpose", "ticket"})
+        stated = self._service.grant(given.get("purpose", ""), given.get("ticket"))
+        found = await self._service.lookup(
+            caller.viewer, reference=given.get("reference", ""), kind=given.get("kind", ""), stated=stated
+        )
+        return answered(found)
+
+    async def case(self, request: web.Request) -> web.Response:
+        """`GET /v1/cases/{pseudonym}`."""
+        caller = await self._callers.of(request)
+        pseudonym = request.match_info["pseudonym"]
+        return answered(await self._service.case(caller.viewer, pseudonym, stated=self._stated(request)))
+
+    async def decisions(self, request: web.Request) -> web.Response:
+        """`GET /v1/decisions?from=&to=&…`."""
+        caller = await self._callers.of(request)
+        return answered(await self._service.decisions(caller.viewer, request.query, stated=self._stated(request)))
+
+    async def decision(self, request: web.Request) -> web.Response:
+        """`GET /v1/decisions/{id}`."""
+        caller = await self._callers.of(request)
+        identifier = request.match_info["id"]
+        return answered(await self._service.decision(caller.viewer, identifier, stated=self._stated(request)))
+
+    async def proof(self, request: web.Request) -> web.Response:
+        """`GET /v1/decisions/{id}/proof`: JSON, or the tlog-proof as text (`Accept: text/plain`); 202 before that."""
+        caller = await self._callers.of(request)
+        found = await self._service.proof(caller.viewer, request.match_info["id"], stated=self._stated(request))
+        if not found["proofs"]:
+            return answered(found, status=202, headers={"Retry-After": str(RETRY_S)})
+        if request.headers.get("Accept", "").startswith("text/plain") or request.query.get("format") == "text":
+            name = f"{found['decision']}.tlog-proof"
+            return web.Response(
+                text=found["proofs"][0]["text"],
+                content_type="text/plain",
+                headers={"Content-Disposition": f'attachment; filename="{name}"'},
+            )
+        return answered(found)
+
+    def _stated(self, request: web.Request) -> Grant | None:
+        purpose = request.headers.get(PURPOSE_HEADER)
+        if purpose is None:
+            return None
+        return self._service.grant(purpose, request.headers.get(TICKET_HEADER))
+
+
+async def _object(request: web.Request, known: set[str]) -> dict[str, str]:
+    """The JSON object of a request: texts only, no other keys.
+
+    Raises:
+        RequestError: it is none; what was sent is not repeated, since it may hold a customer's reference.
+    """
+    if request.content_type != "application/json":
+        raise RequestError("send a JSON object (Content-Type: application/json)", status=415)
+    try:
+        given = orjson.loads(await request.read())
+    except orjson.JSONDecodeError:
+        raise RequestError("the body is not JSON") from None
+    if not isinstance(given, dict) or set(given) - known:
+        raise RequestError(f"the body is an object with {', '.join(sorted(known))}")
+    given = {name: value for name, value in given.items() if value is not None}
+    if not all(isinstance(value, str) for value in given.values()):
+        raise RequestError("every value in the body is a text")
+    return given

@@ -1,0 +1,250 @@
+"""The desk as a web application: what it is made of, in the order in which a request passes it.
+
+    request id → security headers → errors into one shape → caller → handler → service → access entry → document
+
+The host listens (`Desk.runner`); the desk opens nothing of its own. One line per request is logged, with the address's
+pattern instead of the address.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from config.errors import AnswerableError
+from gateway.desk import openapi
+from gateway.desk.api import Api, answered
+from gateway.desk.callers import Caller, Callers
+from gateway.desk.context import Context
+from gateway.desk.errors import PurposeRequiredError, RequestError, SigninRequiredError
+from gateway.desk.pages import Pages, is_ours
+from gateway.desk.reading import Reading
+from gateway.desk.roles import TRY_PURPOSE, viewer
+from gateway.desk.service import Service
+from gateway.desk.sessions import Grants, Invitation, Signins
+from gateway.desk.signin import SigninPages
+from gateway.desk.trypages import TryPages
+from gateway.desk.views import Views
+from gateway.tokens import TokenError, Tokens
+
+BODY_BYTES_MAX: Final = 64 * 1024  # forms and lookups; nothing large is ever sent here
+ASSETS_S: Final = 31_536_000  # their address changes with their content
+POLICY: Final = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'"
+)
+OWN_ISSUER: Final = "answerable-development"  # as gateway.development names it
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = structlog.get_logger(__name__)
+
+
+class Desk:
+    """One desk over its host's parts; `web` is its aiohttp application."""
+
+    def __init__(self, context: Context) -> None:
+        settings = context.configuration.settings
+        session_s = settings.desk.session_hours * 3600
+        self._context = context
+        self._tokens = Tokens(context.issuers, base=context.configuration.base)
+        self._signins = Signins(session_s=session_s, now_ns=context.now_ns, random=context.random)
+        self._callers = Callers(self._tokens, self._signins, tenant=settings.tenant, trying=context.trying)
+        self._views = Views(
+            deployment=settings.deployment,
+            broad_grants=settings.storage.allow_broad_grants,
+            trying=context.trying,
+        )
+        grants = Grants(life_s=session_s, now_ns=context.now_ns)
+        reading = Reading(context)
+        self._service = Service(context, reading, grants)
+        self.web = web.Application(middlewares=[self._around], client_max_size=BODY_BYTES_MAX)
+        names = tuple(route.name for route in settings.routes)
+        home = "/try" if context.trying else "/"
+        self.web.add_routes(
+            [
+                *Api(self._service, self._callers).routes(),
+                *Pages(self._service, self._callers, self._views, routes=names).routes(),
+                *SigninPages(
+                    self._service, self._signins, self._callers, self._views, session_s=session_s, home=home
+                ).routes(),
+                *(
+                    TryPages(context, self._service, reading, self._callers, self._views).routes()
+                    if context.trying
+                    else ()
+                ),
+                web.get("/static/{name}", self._static),
+                web.get("/openapi.json", self._openapi),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+            ]
+        )
+
+    def runner(self) -> web.AppRunner:
+        """A runner for the host to listen with; aiohttp's own access log, which writes addresses, stays off."""
+        return web.AppRunner(self.web, access_log=None, handle_signals=False)
+
+    def invite(
+        self,
+        *,
+        subject: str,
+        roles: Sequence[str],
+        tenant: str | None = None,
+        matter: object = None,
+        purpose: str | None = None,
+        ticket: str | None = None,
+        onward: str = "",
+    ) -> str:
+        """`/signin/<code>`: signs somebody of this machine's own making in, once, within ten minutes.
+
+        `onward` is the page that the link leads to; `purpose` and `ticket` are stated for it beforehand.
+
+        Raises:
+            ForbiddenError: none of the roles is known here.
+            RequestError: the purpose is unknown, or `onward` is no page of the desk.
+        """
+        if onward and not is_ours(onward):
+            raise RequestError("the link leads to no page of this desk")
+        who = viewer(
+            tenant=tenant or self._context.configuration.settings.tenant,
+            issuer=OWN_ISSUER,
+            subject=subject,
+            roles=frozenset(roles),
+            matter=matter,
+            trying=self._context.trying,
+        )
+        stated = None if purpose is None or purpose == TRY_PURPOSE else self._service.grant(purpose, ticket)
+        return f"/signin/{self._signins.issue_code(Invitation(viewer=who, onward=onward, grant=stated))}"
+
+    async def why(self, bearer: str, decision: str, *, purpose: str, ticket: str | None) -> dict[str, Any]:
+        """The justification of one decision for the command `why`: `sentences`, and the whole document beside them.
+
+        Raises:
+            AnswerableError: as the API's `GET /v1/decisions/{id}`.
+        """
+        who = await self._callers.bearer(bearer)
+        found = await self._service.decision(who, decision, stated=self._service.grant(purpose, ticket))
+        return {"sentences": found["card"]["say"], "justification": found}
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self._tokens.close()
+
+    # ---- around every request
+
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        started_s, request_id = time.monotonic(), self._context.random(8).hex()
+        response = await self._guarded(request, handler, request_id)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers["X-Request-Id"] = request_id
+        pattern = request.match_info.route.resource.canonical if request.match_info.route.resource else "unknown"
+        _log.info(
+            "desk_request",
+            method=request.method,
+            pattern=pattern,
+            status=response.status,
+            ms=round((time.monotonic() - started_s) * 1000, 1),
+            request=request_id,
+        )
+        return response
+
+    async def _guarded(self, request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPRedirection as redirection:
+            return redirection
+        except web.HTTPException as refusal:
+            told = AnswerableError(
+                refusal.reason.lower(), code=_code(refusal.status), status=refusal.status, advice="See /openapi.json."
+            )
+            return await self._told(request, told, request_id, allowed=refusal.headers.get("Allow"))
+        except AnswerableError as error:
+            return await self._told(request, error, request_id)
+        except Exception:  # noqa: BLE001 - the last line of defence: the caller gets the one shape, the log the trace
+            _log.exception("desk_failed", request=request_id)
+            return await self._told(request, AnswerableError("something went wrong in the desk"), request_id)
+
+    async def _told(
+        self, request: web.Request, error: AnswerableError, request_id: str, *, allowed: str | None = None
+    ) -> web.StreamResponse:
+        """The error as JSON or, for the console, as a page: the sign-in form or the purpose form where these help."""
+        headers = {} if allowed is None else {"Allow": allowed}
+        if isinstance(error, SigninRequiredError | TokenError):
+            headers["WWW-Authenticate"] = "Bearer"
+        if error.status == 503:
+            headers["Retry-After"] = "5"
+        if request.path.startswith("/v1/") or request.path.endswith(".json"):
+            return answered(error.as_json(request_id), status=error.status, headers=headers)
+        caller = await self._known(request)
+        if caller is None and error.status == 401:
+            onward = request.path_qs if request.method == "GET" else ""
+            page = self._views.page(
+                request, None, "signin.html", status=401, code=None, problem=_problem(error), onward=onward
+            )
+        elif caller is not None and isinstance(error, PurposeRequiredError) and request.method == "GET":
+            page = self._views.purpose(request, caller, onward=request.path_qs, status=error.status)
+        else:
+            page = self._views.error(request, caller, error, request_id=request_id)
+        page.headers.update(headers)
+        return page
+
+    async def _known(self, request: web.Request) -> Caller | None:
+        try:
+            return await self._callers.of(request)
+        except AnswerableError:
+            return None
+
+    # ---- what needs no sign-in
+
+    async def _static(self, request: web.Request) -> web.Response:
+        found = self._views.static.get(request.match_info["name"])
+        if found is None:
+            raise web.HTTPNotFound
+        media, body = found
+        return web.Response(
+            body=body,
+            content_type=media,
+            charset="utf-8",
+            headers={"Cache-Control": f"public, max-age={ASSETS_S}, immutable"},
+        )
+
+    async def _openapi(self, _request: web.Request) -> web.Response:
+        return answered(openapi.DOCUMENT)
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return answered({"status": "ok"})
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        problems = list(self._context.problems())
+        return answered(
+            {"status": "not ready" if problems else "ok", "problems": problems}, status=503 if problems else 200
+        )
+
+
+def create(context: Context) -> Desk:
+    """The desk over its host's parts."""
+    return Desk(context)
+
+
+def _code(status: int) -> str:
+    return {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(status, "request_invalid")
+
+
+def _problem(error: AnswerableError) -> str | None:
+    return (
+        None if error.code == "signin_required" else f"{error.message[:1].upper()}{error.message[1:]}. {error.advice}"
+    )

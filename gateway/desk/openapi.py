@@ -1,0 +1,247 @@
+"""The API as OpenAPI 3.1, served at /openapi.json. Tests hold it to what the handlers do."""
+
+from typing import Any, Final
+
+from gateway.desk.filters import ROWS_DEFAULT, ROWS_MAX
+from gateway.desk.roles import PURPOSES
+
+_TEXT: Final[dict[str, Any]] = {"type": "string"}
+_MAYBE: Final[dict[str, Any]] = {"type": ["string", "null"]}
+_TIME: Final[dict[str, Any]] = {"type": "string", "format": "date-time"}
+_UUID: Final[dict[str, Any]] = {"type": "string", "format": "uuid", "description": "a UUIDv7"}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": sorted(properties)}
+
+
+def _list(of: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": of}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _says(description: str, schema: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": _ref(schema)}}}
+
+
+def _errors(*statuses: int) -> dict[str, Any]:
+    return {str(status): {"$ref": f"#/components/responses/E{status}"} for status in statuses}
+
+
+def _query(name: str, schema: dict[str, Any], description: str, *, required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": required, "schema": schema, "description": description}
+
+
+_ID: Final = {"name": "id", "in": "path", "required": True, "schema": _UUID}
+_PURPOSE: Final = [{"$ref": "#/components/parameters/purpose"}, {"$ref": "#/components/parameters/ticket"}]
+_ERRORS: Final = {
+    400: "a parameter is missing or not of its kind",
+    401: "not signed in, or the token is not good",
+    403: "the role may never do this",
+    404: "not there, or outside the caller's scope: the two look the same",
+    415: "not JSON",
+    428: "no purpose (or, for support, no ticket) was stated for this yet",
+    503: "the journal or the database is not available; nothing was shown",
+}
+
+_ANSWER: Final = _object(label=_MAYBE, direction={"enum": ["favourable", "adverse", None]}, error=_MAYBE)
+_SCHEMAS: Final[dict[str, Any]] = {
+    "Error": _object(error=_object(code=_TEXT, message=_TEXT, advice=_TEXT, request_id=_TEXT)),
+    "Link": _object(kind={"enum": ["case", "subject"]}, pseudonym=_TEXT, links=_object(self=_TEXT, page=_TEXT)),
+    "Line": _object(
+        id=_UUID,
+        reference=_TEXT,
+        at=_TIME,
+        route=_TEXT,
+        app=_TEXT,
+        case=_MAYBE,
+        subject=_MAYBE,
+        corrects=_MAYBE,
+        answer=_ANSWER,
+        model=_object(name=_MAYBE, version=_MAYBE),
+        status={"type": "integer"},
+        stream=_TEXT,
+        explanation=_object(state=_TEXT, text=_TEXT),
+        links=_object(self=_TEXT, page=_TEXT),
+    ),
+    "Case": _object(
+        case=_TEXT,
+        subjects=_list(_TEXT),
+        complete={"type": "boolean", "description": "false: only the newest decisions are listed"},
+        decisions=_list(_ref("Line")),
+        links=_object(self=_TEXT, page=_TEXT),
+    ),
+    "Page": _object(
+        **{"from": _TIME},
+        to=_TIME,
+        routes={"type": ["array", "null"], "items": _TEXT},
+        decisions=_list(_ref("Line")),
+        cursor=_MAYBE,
+    ),
+    "Justification": _object(
+        decision={
+            "type": "object",
+            "description": "the call, its answer and who made it; `case` and `subject` are null where masked",
+        },
+        model={"type": "object"},
+        card=_object(
+            say={**_list(_TEXT), "maxItems": 4, "description": "what may be said to the person"},
+            lead=_TEXT,
+            reasons=_list(_TEXT),
+            decided_by=_TEXT,
+            ai_role=_TEXT,
+            next_step=_TEXT,
+        ),
+        explanation={
+            "type": "object",
+            "description": "its state always; reasons, contributions, quality as the role allows",
+        },
+        content={"type": "object", "description": "`state`: shown, masked, erased or withheld"},
+        timeline=_list(_object(at=_TIME, day=_TEXT, clock=_TEXT, title=_TEXT, detail=_TEXT)),
+        integrity={"type": "object", "description": "`state`: proven, pending or broken"},
+        masked={**_list(_TEXT), "description": "what was left out for this role"},
+        links={"type": "object"},
+    ),
+    "Proof": {
+        "type": "object",
+        "properties": {
+            "decision": _UUID,
+            "entry": _object(origin=_TEXT, seq={"type": "integer"}, leaf=_TEXT),
+            "state": {"enum": ["pending", "included"]},
+            "checkpoint_size": {"type": "integer"},
+            "proofs": _list(_object(of=_TEXT, text={"type": "string", "description": "a C2SP tlog-proof"})),
+            "links": _object(self=_TEXT, page=_TEXT),
+        },
+        "required": ["decision", "entry", "state", "proofs", "links"],
+    },
+    "Health": _object(status=_TEXT),
+}
+
+_LOOKUP: Final = {
+    "operationId": "lookup",
+    "summary": "Find a case or person by the customer's reference; the purpose then holds for it",
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "reference": {"type": "string", "maxLength": 200},
+                        "kind": {"enum": ["case", "subject"]},
+                        "purpose": {"enum": list(PURPOSES)},
+                        "ticket": {"type": "string", "maxLength": 120},
+                    },
+                    "required": ["reference", "kind", "purpose"],
+                }
+            }
+        },
+    },
+    "responses": {"200": _says("A pseudonymous link", "Link"), **_errors(400, 401, 403, 404, 415, 428, 503)},
+}
+_DECISIONS: Final = {
+    "operationId": "decisions",
+    "summary": "A page of decisions, newest first; a bounded period is required",
+    "parameters": [
+        _query("from", _TEXT, "ISO 8601, inclusive", required=True),
+        _query("to", _TEXT, "ISO 8601, exclusive", required=True),
+        _query("route", _TEXT, "name of a route"),
+        _query("label", _TEXT, "the answer's label"),
+        _query("direction", {"enum": ["favourable", "adverse"]}, "which way the answer went"),
+        _query("case", _TEXT, "a case's pseudonym"),
+        _query("subject", _TEXT, "a person's pseudonym"),
+        _query("model_version", _TEXT, "the model's version"),
+        _query("reason", _TEXT, "the code of a principal reason"),
+        _query("status", {"enum": ["ready", "failed", "none"]}, "state of the newest explanation"),
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": ROWS_MAX, "default": ROWS_DEFAULT}, "rows"),
+        _query("cursor", _TEXT, "from the page before"),
+        *_PURPOSE,
+    ],
+    "responses": {"200": _says("A page", "Page"), **_errors(400, 401, 403, 404, 428, 503)},
+}
+
+
+def _get(operation: str, summary: str, schema: str, parameters: list[Any], **more: Any) -> dict[str, Any]:
+    return {
+        "get": {
+            "operationId": operation,
+            "summary": summary,
+            "parameters": parameters,
+            "responses": {"200": _says(summary, schema), **_errors(401, 403, 404, 428, 503), **more},
+        }
+    }
+
+
+_OPEN: Final[list[Any]] = []
+DOCUMENT: Final[dict[str, Any]] = {
+    "openapi": "3.1.0",
+    "info": {
+        "title": "Answerable: the justification API",
+        "version": "1",
+        "description": "Why a model's decision came out as it did, and the proof that the record is what was recorded."
+        " Every individual read is itself recorded before anything is returned.",
+        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    },
+    "security": [{"bearer": []}, {"session": []}],
+    "paths": {
+        "/v1/lookup": {"post": _LOOKUP},
+        "/v1/cases/{pseudonym}": _get(
+            "case",
+            "Everything that happened in one case",
+            "Case",
+            [{"name": "pseudonym", "in": "path", "required": True, "schema": _TEXT}, *_PURPOSE],
+        ),
+        "/v1/decisions": {"get": _DECISIONS},
+        "/v1/decisions/{id}": _get("decision", "The justification of one decision", "Justification", [_ID, *_PURPOSE]),
+        "/v1/decisions/{id}/proof": _get(
+            "proof",
+            "The proof that the decision's entry stands in the ledger",
+            "Proof",
+            [_ID, _query("format", {"enum": ["text"]}, "the tlog-proof alone, as text"), *_PURPOSE],
+            **{"202": _says("No signed checkpoint covers the entry yet; see Retry-After", "Proof")},
+        ),
+        "/healthz": {
+            "get": {
+                "operationId": "healthz",
+                "security": _OPEN,
+                "responses": {"200": _says("The process answers", "Health")},
+            }
+        },
+        "/readyz": {
+            "get": {
+                "operationId": "readyz",
+                "security": _OPEN,
+                "responses": {
+                    "200": _says("Ready", "Health"),
+                    "503": _says("Not ready; `problems` says why", "Health"),
+                },
+            }
+        },
+    },
+    "components": {
+        "schemas": _SCHEMAS,
+        "responses": {f"E{status}": _says(text, "Error") for status, text in _ERRORS.items()},
+        "parameters": {
+            "purpose": {
+                "name": "Answerable-Purpose",
+                "in": "header",
+                "schema": {"enum": list(PURPOSES)},
+                "description": "Why you look; needed once per case, then remembered for a session's time.",
+            },
+            "ticket": {
+                "name": "Answerable-Ticket",
+                "in": "header",
+                "schema": {"type": "string", "maxLength": 120},
+                "description": "The ticket you work on; the role support needs one.",
+            },
+        },
+        "securitySchemes": {
+            "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            "session": {"type": "apiKey", "in": "cookie", "name": "answerable_desk"},
+        },
+    },
+}

@@ -1,0 +1,332 @@
+"""What the desk does, whoever asks and however: page and JSON twin call the same method and show the same document.
+
+Every method follows one order: may the role do this at all (else 403) → is the purpose stated (else 428) → read → is it
+in scope (else 404, the same as not there) → write the access entry → return. An entry is durable before anything is
+returned; a refused attempt leaves one too; where it cannot be written, nothing is shown.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from config.errors import AnswerableError
+from gateway.desk import filters, words
+from gateway.desk.context import Access, Context, Outcome, Proof
+from gateway.desk.errors import ForbiddenError, NotFoundError, PurposeRequiredError, RequestError
+from gateway.desk.filters import Filter
+from gateway.desk.justification import answer, document
+from gateway.desk.reading import Reading
+from gateway.desk.records import Decision, Dossier, Seal
+from gateway.desk.roles import PURPOSES, TICKET_CHARS_MAX, TRY_PURPOSE, Right, Viewer
+from gateway.desk.sessions import Grant, Grants
+from gateway.desk.states import STATE_WORDS, listed
+from storage.ids import b64
+
+REFERENCE_CHARS_MAX = 200
+CASE_ROWS_MAX = 500
+UNSTATED = "unstated"
+
+
+class Service:
+    """The desk's operations over its host's parts."""
+
+    def __init__(self, context: Context, reading: Reading, grants: Grants) -> None:
+        self._context = context
+        self._reading = reading
+        self._grants = grants
+        self._cursor_key = context.random(32)
+        self._routes = {route.name: route for route in context.configuration.settings.routes}
+
+    # ---- purposes
+
+    def grant(self, purpose: str, ticket: str | None) -> Grant:
+        """A purpose as somebody states it.
+
+        Raises:
+            RequestError: the purpose is unknown, or the ticket too long.
+        """
+        if purpose not in PURPOSES:
+            raise RequestError(f"the purpose is one of {', '.join(PURPOSES)}", code="purpose_unknown")
+        ticket = (ticket or "").strip() or None
+        if ticket is not None and (len(ticket) > TICKET_CHARS_MAX or not ticket.isprintable()):
+            raise RequestError(f"a ticket has at most {TICKET_CHARS_MAX} characters", code="ticket_invalid")
+        return Grant(purpose=purpose, ticket=ticket)
+
+    def state_purpose(self, viewer: Viewer, target: str, grant: Grant) -> None:
+        """Remember why `viewer` looks at `target`, for as long as a session lasts."""
+        self._grants.state(viewer, target, grant)
+
+    def _granted(self, viewer: Viewer, right: Right, targets: Sequence[str], stated: Grant | None) -> Grant:
+        if self._context.trying:
+            return Grant(purpose=TRY_PURPOSE, ticket=None)
+        found = stated or next(
+            (one for one in (self._grants.find(viewer, t) for t in targets) if one is not None), None
+        )
+        if found is None:
+            raise PurposeRequiredError("state why you look at this")
+        if found.ticket is None and viewer.needs_ticket(right):
+            raise PurposeRequiredError("state the ticket you work on", code="ticket_required")
+        if stated is not None:
+            for target in targets:
+                self._grants.state(viewer, target, stated)
+        return found
+
+    # ---- operations
+
+    async def lookup(self, viewer: Viewer, *, reference: str, kind: str, stated: Grant) -> dict[str, Any]:
+        """A case or person by the customer's reference, as a pseudonymous link; the purpose then holds for it.
+
+        Raises:
+            RequestError, ForbiddenError, PurposeRequiredError, NotFoundError.
+        """
+        if kind not in ("case", "subject"):
+            raise RequestError("`kind` is case or subject")
+        reference = reference.strip()
+        if not 0 < len(reference) <= REFERENCE_CHARS_MAX:
+            raise RequestError(f"`reference` has 1 to {REFERENCE_CHARS_MAX} characters")
+        look = _Look(self, viewer, "lookup", stated)
+        async with look:
+            viewer.require(Right.LOOKUP)
+            self._granted(viewer, Right.LOOKUP, (), stated)
+            # after a new pepper, older decisions are found under the older one
+            pseudonyms = self._context.pseudonyms(viewer.tenant, kind, reference)
+            asked = self._all(viewer)
+            look.about(**{kind: pseudonyms[0]})
+            found = await self._reading.latest(viewer.tenant, asked, kind, pseudonyms)
+            if found is None:
+                raise NotFoundError(f"no decision of this {kind} is on record in your scope")
+            look.about(**{kind: found})
+            await look.granted(rows=0)
+        self._grants.state(viewer, f"{kind}:{found}", stated)
+        period = f"from={words.iso(asked.from_ns)}&to={words.iso(asked.to_ns)}"
+        rest = f"cases/{found}" if kind == "case" else f"decisions?subject={found}&{period}"
+        return {"kind": kind, "pseudonym": found, "links": {"self": f"/v1/{rest}", "page": f"/{rest}"}}
+
+    async def case(self, viewer: Viewer, pseudonym: str, *, stated: Grant | None) -> dict[str, Any]:
+        """Everything on record of one case, newest first.
+
+        Raises:
+            ForbiddenError, PurposeRequiredError, NotFoundError.
+        """
+        if not filters.is_pseudonym(pseudonym):  # it may be a customer's number: neither repeated nor recorded
+            raise NotFoundError("no such case in your scope")
+        look = _Look(self, viewer, "case", stated, case=pseudonym)
+        async with look:
+            viewer.require(Right.LOOKUP)
+            look.stated = self._granted(viewer, Right.LOOKUP, (f"case:{pseudonym}",), stated)
+            asked = self._all(viewer, case=pseudonym)
+            found, following = await self._reading.page(viewer.tenant, asked, limit=CASE_ROWS_MAX)
+            if not found:
+                raise NotFoundError("no such case in your scope")
+            await look.granted(rows=len(found))
+        return {
+            "case": pseudonym,
+            "subjects": sorted({one.subject for one in found if one.subject is not None}),
+            "complete": following is None,
+            "decisions": [self._line(one, viewer) for one in found],
+            "links": {"self": f"/v1/cases/{pseudonym}", "page": f"/cases/{pseudonym}"},
+        }
+
+    async def decisions(self, viewer: Viewer, query: Mapping[str, str], *, stated: Grant | None) -> dict[str, Any]:
+        """One page of decisions, newest first, and the cursor to the next.
+
+        Raises:
+            RequestError, ForbiddenError, PurposeRequiredError, NotFoundError.
+        """
+        look = _Look(self, viewer, "decisions", stated)
+        async with look:
+            asked = filters.parse(query, viewer)
+            look.about(case=asked.case, subject=asked.subject, filter_digest=asked.digest)
+            right, target = filters.needed(asked)
+            viewer.require(right)
+            look.stated = self._granted(viewer, right, (target,), stated)
+            rows_max, after = filters.limit(query), None
+            if query.get("cursor"):
+                after = filters.open_cursor(query["cursor"], asked, viewer, self._cursor_key)
+            found, following = await self._reading.page(viewer.tenant, asked, limit=rows_max, cursor=after)
+            await look.granted(rows=len(found))
+        cursor = None
+        if following is not None:
+            cursor = filters.seal_cursor(following, asked, viewer, self._cursor_key)
+        return {
+            "from": words.iso(asked.from_ns),
+            "to": words.iso(asked.to_ns),
+            "routes": list(asked.routes) if asked.routes is not None else None,
+            "decisions": [self._line(one, viewer) for one in found],
+            "cursor": cursor,
+        }
+
+    async def decision(self, viewer: Viewer, identifier: str, *, stated: Grant | None) -> dict[str, Any]:
+        """The justification of one decision, as far as the viewer may see it.
+
+        Raises:
+            ForbiddenError, PurposeRequiredError, NotFoundError.
+        """
+        identifier = filters.decision_id(identifier)
+        look = _Look(self, viewer, "decision", stated, decision=identifier)
+        async with look:
+            viewer.require(Right.REASONS)
+            found = await self._found(viewer, identifier, Right.REASONS, look)
+            dossier = await self._reading.dossier(found, looks=viewer.may(Right.ACCESSES))
+            sealed = await self._sealed(found, dossier)
+            await look.granted(rows=1)
+        return document(sealed, viewer, route=self._routes.get(found.route or ""), job=self._context.job(identifier))
+
+    async def proof(self, viewer: Viewer, identifier: str, *, stated: Grant | None) -> dict[str, Any]:
+        """The proof that one decision's entry stands in its shard's ledger; `proofs` is empty while none exists yet.
+
+        Raises:
+            ForbiddenError, PurposeRequiredError, NotFoundError, or what the proof's own checks raise.
+        """
+        identifier = filters.decision_id(identifier)
+        look = _Look(self, viewer, "proof", stated, decision=identifier)
+        async with look:
+            viewer.require(Right.PROOF)
+            found = await self._found(viewer, identifier, Right.PROOF, look)
+            proof = await self._context.prove(found.origin, found.seq)
+            await look.granted(rows=1)
+        told: dict[str, Any] = {
+            "decision": found.id,
+            "entry": {"origin": found.origin, "seq": found.seq, "leaf": b64(found.leaf)},
+            "state": "pending" if proof is None else "included",
+            "proofs": [],
+            "links": {"self": f"/v1/decisions/{found.id}/proof", "page": f"/decisions/{found.id}/proof"},
+        }
+        if proof is not None:
+            told["checkpoint_size"] = proof.size
+            told["proofs"] = [{"of": "the entry, to its shard's signed checkpoint", "text": proof.text}]
+        return told
+
+    async def tried(self, viewer: Viewer, *, rows: int) -> None:
+        """Record that the one user of `answerable try` is about to see `rows` calls; true on return: it is durable."""
+        await _Look(self, viewer, "try", Grant(purpose=TRY_PURPOSE, ticket=None)).granted(rows=rows)
+
+    # ---- inside
+
+    async def _found(self, viewer: Viewer, identifier: str, right: Right, look: "_Look") -> Decision:
+        """The decision, once the purpose is stated; the order hides whether it exists from those who state none."""
+        found = await self._reading.decision(viewer.tenant, identifier)
+        visible = found is not None and viewer.sees(found.route or "", found.ts_ns)
+        targets = [f"decision:{identifier}"]
+        if found is not None and visible:
+            targets += [
+                f"{kind}:{value}" for kind, value in (("case", found.case), ("subject", found.subject)) if value
+            ]
+        look.stated = self._granted(viewer, right, targets, look.stated)
+        if found is None or not visible:
+            raise NotFoundError("no such decision in your scope")
+        look.about(case=found.case, subject=found.subject, route=found.route)
+        return found
+
+    async def _sealed(self, found: Decision, dossier: Dossier) -> Dossier:
+        """The dossier with its entry checked against the ledger, now."""
+        if dossier.damage is not None:
+            return replace(dossier, sealed=Seal(state="broken", detail=dossier.damage, size=None))
+        try:
+            proof = await self._context.prove(found.origin, found.seq)
+        except AnswerableError as error:
+            return replace(dossier, sealed=Seal(state="broken", detail=error.message, size=None))
+        return replace(dossier, sealed=_seal(found, proof, entry_leaf=dossier.entry_leaf))
+
+    def _line(self, one: Decision, viewer: Viewer) -> dict[str, Any]:
+        """A decision as a list tells of it."""
+        person = viewer.may(Right.PERSON)
+        state = listed(one, self._context.job(one.id), self._routes.get(one.route or ""))
+        return {
+            "id": one.id,
+            "reference": words.short(one.id),
+            "at": words.iso(one.ts_ns),
+            "route": one.route,
+            "app": one.app,
+            "case": one.case if person else None,
+            "subject": one.subject if person else None,
+            "corrects": one.corrects,
+            "answer": answer(one),
+            "model": {"name": one.model_name, "version": one.model_version},
+            "status": one.status,
+            "stream": one.stream,
+            "explanation": {"state": state.value, "text": STATE_WORDS[state]},
+            "links": {"self": f"/v1/decisions/{one.id}", "page": f"/decisions/{one.id}"},
+        }
+
+    def _all(self, viewer: Viewer, *, case: str | None = None, subject: str | None = None) -> Filter:
+        """All that is on record of a case or person, in the viewer's scope."""
+        end_ns = self._context.now_ns() + words.DAY_NS
+        asked = Filter(from_ns=words.BEGINNING_NS, to_ns=end_ns - end_ns % words.DAY_NS, case=case, subject=subject)
+        return filters.narrowed(asked, viewer)
+
+    async def record(self, access: Access) -> None:
+        """Write an access entry; true on return: it is durable."""
+        await self._context.record_access(access)
+
+
+class _Look:
+    """One attempt to see something: leaves exactly one access entry, granted or refused."""
+
+    def __init__(
+        self, service: Service, viewer: Viewer, action: str, stated: Grant | None, **about: str | None
+    ) -> None:
+        self.stated = stated
+        self._service = service
+        self._viewer = viewer
+        self._action = action
+        self._about: dict[str, str | None] = {"decision": None, "route": None, "case": None, "subject": None, **about}
+        self._filter: str | None = None
+        self._written = False
+
+    def about(
+        self,
+        *,
+        case: str | None = None,
+        subject: str | None = None,
+        route: str | None = None,
+        filter_digest: str | None = None,
+    ) -> None:
+        """Say what the look concerns, as it becomes known."""
+        self._about |= {"case": case, "subject": subject}
+        self._about["route"] = route or self._about["route"]
+        self._filter = filter_digest or self._filter
+
+    async def granted(self, *, rows: int) -> None:
+        """Record that the look was granted; true on return: the entry is durable, the rows may go out."""
+        await self._write(Outcome.GRANTED, None, rows)
+        self._written = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        refused = isinstance(error, ForbiddenError | NotFoundError)
+        if refused and not self._written and isinstance(error, AnswerableError):
+            await self._write(Outcome.REFUSED, error.code, 0)
+
+    async def _write(self, outcome: Outcome, reason: str | None, rows: int) -> None:
+        viewer, grant = self._viewer, self.stated
+        await self._service.record(
+            Access(
+                tenant=viewer.tenant,
+                actor=viewer.actor,
+                role=",".join(sorted(role.value for role in viewer.roles)),
+                action=self._action,
+                purpose=grant.purpose if grant is not None else UNSTATED,
+                ticket=grant.ticket if grant is not None else None,
+                outcome=outcome,
+                reason=reason,
+                filter=self._filter,
+                rows=rows,
+                matter=viewer.matter.id if viewer.matter is not None else None,
+                decision=self._about["decision"],
+                route=self._about["route"],
+                case=self._about["case"],
+                subject=self._about["subject"],
+            )
+        )
+
+
+def _seal(found: Decision, proof: Proof | None, *, entry_leaf: bytes) -> Seal:
+    if entry_leaf != found.leaf or (proof is not None and proof.leaf != entry_leaf):
+        return Seal(state="broken", detail="the stored entry does not hash to the recorded leaf", size=None)
+    if proof is None:
+        return Seal(state="pending", detail="no signed checkpoint covers this entry yet", size=None)
+    detail = f"Checked just now: the entry is in the ledger's signed checkpoint of {proof.size:,} entries."
+    return Seal(state="proven", detail=detail, size=proof.size)
