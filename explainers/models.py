@@ -133,13 +133,13 @@ def load_xgboost_json(content: bytes, digest: str) -> TreeModel:
         objective = learner["objective"]["name"]
         params = learner["learner_model_param"]
         gradient = learner["gradient_booster"]
+        if not names or len(names) != int(params["num_feature"]) or len(set(names)) != len(names):
+            raise _unusable("the artifact carries no feature names; train on named columns and save again")
         _check_kind(learner, gradient, params, objective)
         trees = _read_trees(gradient["model"]["trees"], len(names))
         offset = _offset(params["base_score"], LINKS[objective])
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise _unusable(f"not an XGBoost JSON model ({type(error).__name__}: {error})") from error
-    if not names or len(names) != int(params["num_feature"]) or len(set(names)) != len(names):
-        raise _unusable("the artifact carries no feature names; train on named columns and save again")
     return TreeModel(
         digest=digest,
         features=names,

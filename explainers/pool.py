@@ -90,6 +90,7 @@ class Pool:
         self._slots: list[asyncio.Task[None]] = []
         self._workers: dict[int, _Worker] = {}
         self._ready = asyncio.Event()
+        self._running = 0
         self._closed = False
         self._problem: str | None = None
 
@@ -110,6 +111,11 @@ class Pool:
     def pending(self) -> int:
         """Requests that no worker has taken yet."""
         return self._waiting.qsize()
+
+    @property
+    def running(self) -> int:
+        """Requests that are with a worker now."""
+        return self._running
 
     @property
     def problem(self) -> str | None:
@@ -233,6 +239,7 @@ class Pool:
             WorkerDiedError, TimeoutError: the worker is of no more use.
         """
         pending.job = pending.job.after("start")
+        self._running += 1
         try:
             result = await self._ask(worker, pending.request)
         except TimeoutError:
@@ -248,6 +255,8 @@ class Pool:
             else:
                 self._waiting.put_nowait(pending)
             raise WorkerDiedError(str(error)) from error
+        finally:
+            self._running -= 1
         pending.job = pending.job.after("finish" if result.state == "ready" else "fail")
         pending.settle(result)
 

@@ -62,7 +62,7 @@ class Trained:
 
 
 def train(directory: Path) -> Trained:
-    """Train on about 70 % of the applicants; write ``mortgage.json``, ``mortgage-baseline.csv`` and ``mortgage.yaml``."""
+    """Train on about 70 % of the applicants; write mortgage.json, mortgage-baseline.csv and mortgage.yaml."""
     training, held_out = split(load())
     rows, approved = _matrix(training), _approved(training)
     cutoff = _cutoff(rows, approved)
