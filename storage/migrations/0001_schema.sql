@@ -124,7 +124,7 @@ CREATE TABLE IF NOT EXISTS decisions (
   label LowCardinality(String),
   favourable Nullable(UInt8),
   score Nullable(Float64),
-  extraction_error LowCardinality(String),
+  extraction_error String,
   extractor LowCardinality(String),
   model_name LowCardinality(String),
   model_version LowCardinality(String),
@@ -145,7 +145,9 @@ CREATE TABLE IF NOT EXISTS decisions (
   extraction_seq UInt64,
   INDEX by_decision decision TYPE bloom_filter(0.001) GRANULARITY 4,
   INDEX by_case `case` TYPE bloom_filter(0.001) GRANULARITY 4,
-  INDEX by_subject subject TYPE bloom_filter(0.001) GRANULARITY 4
+  INDEX by_subject subject TYPE bloom_filter(0.001) GRANULARITY 4,
+  INDEX by_corrects corrects TYPE bloom_filter(0.001) GRANULARITY 4,
+  INDEX by_extraction extraction_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(ts)
@@ -168,12 +170,14 @@ CREATE TABLE IF NOT EXISTS explanations (
   method LowCardinality(String),
   verdict LowCardinality(String),
   binding LowCardinality(String),
+  notice LowCardinality(String),
   codes Array(LowCardinality(String)),
   model_digest LowCardinality(String),
   origin LowCardinality(String),
   seq UInt64,
   leaf FixedString(32) CODEC(NONE),
-  INDEX by_decision decision TYPE bloom_filter(0.001) GRANULARITY 4
+  INDEX by_decision decision TYPE bloom_filter(0.001) GRANULARITY 4,
+  INDEX by_seq seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(ts)
@@ -198,12 +202,16 @@ CREATE TABLE IF NOT EXISTS accesses (
   `case` String,
   subject String,
   outcome LowCardinality(String),
+  reason LowCardinality(String),
+  rows UInt32,
+  matter String,
   origin LowCardinality(String),
   seq UInt64,
   leaf FixedString(32) CODEC(NONE),
   INDEX by_decision decision TYPE bloom_filter(0.001) GRANULARITY 4,
   INDEX by_case `case` TYPE bloom_filter(0.001) GRANULARITY 4,
-  INDEX by_subject subject TYPE bloom_filter(0.001) GRANULARITY 4
+  INDEX by_subject subject TYPE bloom_filter(0.001) GRANULARITY 4,
+  INDEX by_seq seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(ts)

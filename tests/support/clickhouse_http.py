@@ -57,7 +57,7 @@ class _Engine(ThreadingHTTPServer):
     def take_fault(self, into: str) -> str:
         """The fault that this insert is to suffer, once."""
         with self.lock:
-            if not self.fault or not into.replace("`", "").split("(")[0].strip().endswith(self.fault["table"]):
+            if not self.fault or into.replace("`", "").split("(")[0].strip() != self.fault["table"]:
                 return ""
             if self.fault["skip"] > 0:
                 self.fault["skip"] -= 1

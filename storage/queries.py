@@ -1,0 +1,446 @@
+"""The questions that the desk, the commands and the audit put to ClickHouse; the statements are in queries.sql.
+
+Times are Unix nanoseconds; a `Span` bounds them. What an entry does not say comes back as None. Every call may raise
+`StorageUnavailable` (try again later) or `QueryError` (a cap was met: narrow the question).
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from storage.clickhouse import PAGE, Caps, Database
+from storage.errors import QueryError
+from storage.freight import NO_DECISION
+from storage.ids import is_uuid7, uuid7_ms
+
+PAGE_ROWS_MAX: Final = 500
+CONTENT: Final = Caps(rows_max=20_000, memory_bytes_max=512 << 20, time_s_max=30)  # sealed parts of one entry
+_DAY_NS: Final = 86_400_000_000_000
+# An entry is written after its id was chosen, at the latest when its stream ends; clocks may have jumped between.
+_BEFORE_NS, _AFTER_NS = _DAY_NS, 7 * _DAY_NS
+_TOP_ID = UUID(int=(1 << 128) - 1)
+_TIME_NS_MAX = (1 << 63) - 1  # 2262-04-11, the end of what DateTime64(9) can hold
+_LAST_NS = 2**63 - 1 - _DAY_NS
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From `low` up to, but without, `high`; Unix nanoseconds."""
+
+    low: int
+    high: int
+
+
+EVER: Final = Span(0, _LAST_NS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRow:
+    """One decision as the typed table has it; `explanation` and `verdict` are of its newest explanation, in pages."""
+
+    id: str
+    ts_ns: int
+    tenant: str
+    route: str | None
+    app: str | None
+    case: str | None
+    subject: str | None
+    purpose: str | None
+    corrects: str | None
+    label: str | None
+    favourable: bool | None
+    score: float | None
+    extraction_error: str | None
+    extractor: str | None
+    model_name: str | None
+    model_version: str | None
+    model_digest: str | None
+    model_source: str | None
+    status: int
+    error: str | None
+    mode: str | None
+    stream: str | None
+    upstream_us: int
+    total_us: int
+    config: str | None
+    retention: str | None
+    origin: str
+    seq: int
+    leaf: bytes
+    extraction_origin: str
+    extraction_seq: int
+    explanation: str | None = None
+    verdict: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplanationRow:
+    """One explanation, ready or failed."""
+
+    id: str
+    decision: str
+    ts_ns: int
+    tenant: str
+    route: str | None
+    key: str | None
+    state: str
+    error: str | None
+    method: str | None
+    verdict: str | None
+    binding: str | None
+    notice: str | None
+    codes: tuple[str, ...]
+    model_digest: str | None
+    origin: str
+    seq: int
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRow:
+    """One look at records, or an attempt that was refused."""
+
+    id: str
+    decision: str | None
+    ts_ns: int
+    tenant: str
+    route: str | None
+    actor: str
+    role: str | None
+    action: str | None
+    purpose: str | None
+    ticket: str | None
+    case: str | None
+    subject: str | None
+    outcome: str | None
+    reason: str | None
+    rows: int
+    matter: str | None
+    origin: str
+    seq: int
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifecycleRow:
+    """One change: a configuration activated, a model registered."""
+
+    id: str
+    ts_ns: int
+    tenant: str
+    route: str | None
+    actor: str
+    event: str | None
+    object: str | None
+    name: str | None
+    version: str | None
+    digest: str | None
+    origin: str
+    seq: int
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryRow:
+    """One entry, verbatim."""
+
+    origin: str
+    seq: int
+    id: str
+    kind: str
+    ts_ns: int
+    entry: bytes
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """One stored chunk: the key that sealed it, the part's index in its entry, the chunk's number, the sealed bytes."""
+
+    key_id: str
+    index: int
+    chunk: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One wrapped key, and the segment whose header opens it."""
+
+    key_id: str
+    counter: int
+    wrapped: bytes
+    segment: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    """One signed checkpoint; `note` is verbatim."""
+
+    size: int
+    root: bytes
+    note: str
+    ts_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which decisions; what is empty or None restricts nothing. `state`: ready, failed, or none (not explained)."""
+
+    tenant: str
+    span: Span
+    routes: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    cases: Sequence[str] = ()
+    subjects: Sequence[str] = ()
+    corrects: str | None = None
+    model_version: str | None = None
+    reason: str | None = None
+    favourable: bool | None = None
+    state: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Decisions, newest first, and the cursor of the next page; None: there is none."""
+
+    rows: tuple[DecisionRow, ...]
+    cursor: str | None
+
+
+def decision(database: Database, identifier: str) -> DecisionRow | None:
+    """One decision; None: unknown, or not projected yet (see `entry_of_decision`)."""
+    found = _ask(database, "decision", {"decision": identifier, **_around(identifier)})
+    if not found:
+        return None
+    (row,) = _with_explanations(database, [_made(DecisionRow, found[0])])
+    return row
+
+
+def page(database: Database, wanted: Filter, *, limit: int, cursor: str | None = None) -> Page:
+    """Decisions that fit, newest first, at most `limit` (and 500).
+
+    Raises:
+        QueryError: the cursor is none of ours (status 400).
+    """
+    limit = max(1, min(limit, PAGE_ROWS_MAX))
+    after_ts, after = (_LAST_NS, str(_TOP_ID)) if cursor is None else _parse_cursor(cursor)
+    parameters = {
+        "tenant": wanted.tenant,
+        "low": wanted.span.low,
+        "high": wanted.span.high,
+        "routes": list(wanted.routes),
+        "labels": list(wanted.labels),
+        "cases": list(wanted.cases),
+        "subjects": list(wanted.subjects),
+        "corrects": wanted.corrects or "",
+        "model_version": wanted.model_version or "",
+        "reason": wanted.reason or "",
+        "favourable": -1 if wanted.favourable is None else int(wanted.favourable),
+        "state": wanted.state or "",
+        "after_ts": after_ts,
+        "after": after,
+        "limit": limit + 1,
+    }
+    rows = [_made(DecisionRow, row) for row in _ask(database, "page", parameters)]
+    shown = _with_explanations(database, rows[:limit])
+    more = len(rows) > limit
+    return Page(tuple(shown), _cursor(shown[-1]) if more else None)
+
+
+def explanations(database: Database, identifier: str, *, limit: int = 50) -> list[ExplanationRow]:
+    """The explanations of a decision, newest first."""
+    parameters = {"decision": identifier, "low": _around(identifier)["low"], "limit": limit}
+    return [_made(ExplanationRow, row) for row in _ask(database, "explanations", parameters)]
+
+
+def accesses(
+    database: Database,
+    tenant: str,
+    span: Span,
+    *,
+    decision: str | None = None,
+    cases: Sequence[str] = (),
+    subjects: Sequence[str] = (),
+    actor: str | None = None,
+    limit: int = 200,
+) -> list[AccessRow]:
+    """Who looked, newest first."""
+    parameters = {
+        "tenant": tenant,
+        "low": span.low,
+        "high": span.high,
+        "decision": decision or str(NO_DECISION),
+        "cases": list(cases),
+        "subjects": list(subjects),
+        "actor": actor or "",
+        "limit": limit,
+    }
+    return [_made(AccessRow, row) for row in _ask(database, "accesses", parameters)]
+
+
+def lifecycle(
+    database: Database, span: Span = EVER, *, event: str | None = None, limit: int = 200
+) -> list[LifecycleRow]:
+    """What was activated, registered or changed, newest first."""
+    parameters = {"low": span.low, "high": span.high, "event": event or "", "limit": limit}
+    return [_made(LifecycleRow, row) for row in _ask(database, "lifecycle", parameters)]
+
+
+def entry(database: Database, origin: str, seq: int) -> EntryRow | None:
+    """The entry at this place."""
+    found = _ask(database, "entry", {"origin": origin, "seq": seq})
+    return _made(EntryRow, found[0]) if found else None
+
+
+def entry_of_decision(database: Database, identifier: str) -> EntryRow | None:
+    """The closing entry (decision or call) with this Decision-Id, as soon as it is shipped."""
+    found = _ask(database, "entry_of_decision", {"decision": identifier, **_around(identifier)})
+    return _made(EntryRow, found[0]) if found else None
+
+
+def entries_about_decision(database: Database, identifier: str, *, limit: int = 500) -> list[EntryRow]:
+    """Every entry that names this decision, oldest first: begin, decision, explanations, accesses."""
+    parameters = {"decision": identifier, "low": _around(identifier)["low"], "limit": limit}
+    return [_made(EntryRow, row) for row in _ask(database, "entries_about_decision", parameters)]
+
+
+def latest_entries(
+    database: Database, tenant: str, kinds: Sequence[str], span: Span, *, routes: Sequence[str] = (), limit: int = 50
+) -> list[EntryRow]:
+    """Entries of these kinds, newest first."""
+    parameters = {
+        "tenant": tenant,
+        "kinds": list(kinds),
+        "routes": list(routes),
+        "low": span.low,
+        "high": span.high,
+        "limit": limit,
+    }
+    return [_made(EntryRow, row) for row in _ask(database, "latest_entries", parameters)]
+
+
+def parts(database: Database, origin: str, seq: int, keys: Sequence[str]) -> list[PartRow]:
+    """The stored chunks sealed under `keys`, for the entry at (origin, seq); by key, index and chunk."""
+    if not keys:
+        return []
+    parameters = {"origin": origin, "seq": seq, "keys": list(keys), "limit": CONTENT.rows_max}
+    return [PartRow(*row) for row in _ask(database, "parts", parameters, caps=CONTENT)]
+
+
+def wrapped_keys(database: Database, origin: str, seq: int, keys: Sequence[str]) -> list[KeyRow]:
+    """The wrapped keys of the entry at (origin, seq); one that was erased is not among them."""
+    if not keys:
+        return []
+    parameters = {"origin": origin, "seq": seq, "keys": list(keys), "limit": len(keys) * 2}
+    return [KeyRow(*row) for row in _ask(database, "keys", parameters)]
+
+
+def segment_header(database: Database, origin: str, first_seq: int) -> bytes | None:
+    """The header (4,096 bytes) of a journal segment: it opens the keys that name the segment."""
+    found = _ask(database, "segment_header", {"origin": origin, "first_seq": first_seq})
+    return found[0][0] if found else None
+
+
+def checkpoint_covering(database: Database, origin: str, seq: int) -> CheckpointRow | None:
+    """The newest published checkpoint whose tree holds the entry; None: there is none yet."""
+    found = _ask(database, "checkpoint_covering", {"origin": origin, "seq": seq})
+    return CheckpointRow(*found[0]) if found else None
+
+
+def origins(database: Database) -> dict[str, tuple[int, int, int]]:
+    """Origin → (entries, lowest sequence number, one past the highest)."""
+    return {origin: (count, low, end) for origin, count, low, end in _ask(database, "origins", {})}
+
+
+def counts_by_kind(database: Database, span: Span = EVER) -> dict[str, int]:
+    """Kind → entries."""
+    return dict(_ask(database, "counts_by_kind", {"low": span.low, "high": span.high}))
+
+
+def counts_by_state(database: Database, span: Span = EVER) -> dict[str, int]:
+    """State of an explanation → decisions that have one in it."""
+    return dict(_ask(database, "counts_by_state", {"low": span.low, "high": span.high}))
+
+
+@cache
+def statements() -> Mapping[str, str]:
+    """The blocks of queries.sql, by name."""
+    text = (resources.files("storage") / "queries.sql").read_text(encoding="utf-8")
+    blocks = re.split(r"^-- name: ([a-z_]+)\n", text, flags=re.MULTILINE)
+    return dict(zip(blocks[1::2], (block.strip() for block in blocks[2::2]), strict=True))
+
+
+def _ask(
+    database: Database, name: str, parameters: Mapping[str, object], *, caps: Caps = PAGE
+) -> list[tuple[Any, ...]]:
+    return database.rows(statements()[name], parameters, caps=caps)
+
+
+def _with_explanations(database: Database, rows: Sequence[DecisionRow]) -> list[DecisionRow]:
+    if not rows:
+        return []
+    low = min(row.ts_ns for row in rows) - _BEFORE_NS
+    found = _ask(database, "explanation_states", {"decisions": [row.id for row in rows], "low": max(0, low)})
+    states = {str(decision): (state, verdict or None) for decision, state, verdict in found}
+    made = []
+    for row in rows:
+        state, verdict = states.get(row.id, (None, None))
+        said = {field.name: getattr(row, field.name) for field in fields(row)}
+        made.append(DecisionRow(**{**said, "explanation": state, "verdict": verdict}))
+    return made
+
+
+def _made(kind: type[Row], row: Sequence[Any]) -> Row:
+    """A row as its dataclass: UUIDs as text, empty text as None, arrays as tuples."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # every Row is a dataclass
+    return kind(**{name: _plain(name, value) for name, value in zip(names, row, strict=False)})
+
+
+def _plain(name: str, value: object) -> object:
+    if isinstance(value, UUID):
+        return None if value == NO_DECISION else str(value)
+    if isinstance(value, list):
+        return tuple(value)
+    if name == "favourable":
+        return None if value is None else bool(value)
+    return None if value == "" else value
+
+
+def _around(identifier: str) -> dict[str, int]:
+    """The times at which the entry with this id can have been written.
+
+    Raises:
+        QueryError: not one of our ids (status 404: nothing can be there).
+    """
+    if not is_uuid7(identifier):
+        raise QueryError(f"no such decision: {identifier[:60]!r}", code="not_found", status=404, advice="Check the id.")
+    ns = uuid7_ms(identifier) * 1_000_000
+    return {"low": min(max(0, ns - _BEFORE_NS), _LAST_NS), "high": min(ns + _AFTER_NS, _TIME_NS_MAX)}
+
+
+def _cursor(row: DecisionRow) -> str:
+    return base64.urlsafe_b64encode(f"{row.ts_ns}:{row.id}".encode()).decode().rstrip("=")
+
+
+def _parse_cursor(cursor: str) -> tuple[int, str]:
+    try:
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        ts, _, identifier = raw.partition(":")
+        return min(int(ts), _LAST_NS), str(UUID(identifier))
+    except ValueError as error:
+        raise QueryError(
+            "the cursor is none that a page gave",
+            code="cursor_invalid",
+            status=400,
+            advice="Start from the first page.",
+        ) from error

@@ -1,0 +1,111 @@
+"""Reading back: whether rows that were to be inserted are there, once each, byte for byte.
+
+An acknowledgement says that ClickHouse took the rows, not that it has them; after a cut connection or a crash not even
+that is known. So a set of rows is described by one *line* per row, made by the same rule here and in SQL (the hashes
+are computed by ClickHouse from the bytes that it stores); the digest over the sorted lines is compared, and only where
+it differs are the lines themselves fetched, to say what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from storage.clickhouse import SWEEP, Database
+from storage.errors import StorageUnavailable, Unverifiable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Rows of one table that belong together, and how to find and recognise them there.
+
+    Attributes:
+        where: the SQL condition that selects them, and no others but those of an earlier set with the same place.
+        line: the SQL expression of a row's line: its key, a space, a digest of what it says.
+        lines: the same lines, made here, one per row of `rows` and in their order.
+        alone: no other rows may be found under `where`.
+    """
+
+    table: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    lines: Sequence[str]
+    where: str
+    parameters: Mapping[str, object]
+    line: str
+    alone: bool = True
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", digest_of(self.lines))
+
+
+def digest_of(lines: Sequence[str]) -> str:
+    """SHA-256 over the sorted lines, each ended by a newline; uppercase hex, as ClickHouse writes it."""
+    return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest().upper()
+
+
+def missing(database: Database, expected: Rows) -> list[int]:
+    """The places in `expected.rows` of those that are not in the database; empty on return: all are there, once each.
+
+    Raises:
+        Unverifiable: a row is there twice, or with other content than was sent.
+        StorageUnavailable: the database does not answer.
+    """
+    summary = (
+        f"SELECT count(), hex(SHA256(arrayStringConcat(arrayMap(line -> concat(line, '\\n'),"  # noqa: S608
+        f" arraySort(groupArray({expected.line})))))) FROM {expected.table} WHERE {expected.where}"
+    )
+    ((count, digest),) = database.rows(summary, expected.parameters, caps=SWEEP)
+    if count == len(expected.lines) and digest == expected.digest:
+        return []
+    if count == 0:
+        return list(range(len(expected.rows)))
+    return _compare(database, expected)
+
+
+def _compare(database: Database, expected: Rows) -> list[int]:
+    listing = f"SELECT {expected.line} FROM {expected.table} WHERE {expected.where}"  # noqa: S608 (our own words only)
+    found = Counter(line for (line,) in database.rows(listing, expected.parameters, caps=SWEEP))
+    twice = sorted(line for line, times in found.items() if times > 1)
+    if twice:
+        raise Unverifiable(f"{expected.table}: there twice: {twice[0]}")
+    wanted = set(expected.lines)
+    keys = {_key(line): line for line in expected.lines}
+    for line in sorted(set(found) - wanted):
+        if _key(line) in keys:
+            raise Unverifiable(f"{expected.table}: {line} instead of {keys[_key(line)]}")
+        if expected.alone:
+            raise Unverifiable(f"{expected.table}: {line}, which was never sent")
+    return [index for index, line in enumerate(expected.lines) if line not in found]
+
+
+def _key(line: str) -> str:
+    return line.rpartition(" ")[0]
+
+
+def bring(database: Database, rows: Rows, *, token: str) -> int:
+    """Insert what is missing of `rows` and read it back; on return all are there, once. Returns how many were sent.
+
+    For rows that can be made again at any time from what is already in the database; what comes from a journal goes
+    through a shipper. Safe to call again after any failure.
+
+    Raises:
+        Unverifiable: a row is there twice, or with other content.
+        StorageUnavailable: the database does not answer, or acknowledged rows do not appear.
+    """
+    sent = 0
+    for turn in range(3):
+        absent = missing(database, rows)
+        if not absent:
+            return sent
+        sent += len(absent)
+        # The first time under the token that an insert of the same rows would have, should it not have ended yet;
+        # afterwards under another, because the server may remember a token whose rows it lost.
+        lines = digest_of([rows.lines[place] for place in absent])[:32]
+        fresh = f"{token}:{lines}" if turn == 0 else f"{token}:{lines}:{os.urandom(8).hex()}"
+        database.insert(rows.table, rows.columns, [rows.rows[place] for place in absent], token=fresh)
+    raise StorageUnavailable(f"{rows.table}: rows were acknowledged and are not there")

@@ -1,0 +1,441 @@
+"""Shipping: exactly once, whatever fails between the journal and ClickHouse."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage import durable
+from storage.batch import Batch
+from storage.clickhouse import Database, Profile
+from storage.durable import Syscalls
+from storage.entries import leaf_hash
+from storage.errors import JournalCorrupt, StorageUnavailable, Unverifiable
+from storage.freight import Packer
+from storage.migrate import migrate
+from storage.readback import missing
+from storage.reading import Position
+from storage.segment import StoredPart
+from storage.shiplog import LOG_BYTES_MAX, Seal, ShipLog
+from storage.shipper import BYTES_MAX, ROWS_MAX, Shipped, Shipper, choose
+from tests.support.batches import START_NS, Shard, described
+from tests.support.clickhouse_http import Server
+from tests.support.database import NOW_NS
+
+
+class CrashError(Exception):
+    """The process ends here, as far as the shipper is concerned."""
+
+
+class Crashing(Syscalls):
+    """Ends at the n-th call that changes a disk: before it took effect, or just after."""
+
+    def __init__(self, at: int, *, persisted: bool) -> None:
+        self.at, self.persisted, self.count = at, persisted, 0
+
+    def step(self, act: Any, *args: Any) -> Any:
+        """One call."""
+        self.count += 1
+        if self.count == self.at and not self.persisted:
+            raise CrashError
+        result = act(*args)
+        if self.count == self.at:
+            raise CrashError
+        return result
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        return int(self.step(super().write, fd, data))
+
+    def datasync(self, fd: int) -> None:
+        self.step(super().datasync, fd)
+
+    def fsync(self, fd: int) -> None:
+        self.step(super().fsync, fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self.step(super().rename, source, target)
+
+    def truncate(self, fd: int, size: int) -> None:
+        self.step(super().truncate, fd, size)
+
+
+class Fast(Syscalls):
+    """Syncs nothing: for tests of formats."""
+
+    def datasync(self, fd: int) -> None: ...
+
+    def fsync(self, fd: int) -> None: ...
+
+
+def shipper(database: Database, tmp_path: Path, shard: Shard, calls: Syscalls = durable.KERNEL, **over: Any) -> Shipper:
+    given = {"header": shard.headers.__getitem__, "clock_ns": lambda: START_NS, "calls": calls, **over}
+    return Shipper(database, tmp_path / "ship", shard.origin, **given)
+
+
+def ship_all(ship: Shipper, shard: Shard) -> list[Shipped]:
+    """Ship everything from where it stands."""
+    done = []
+    batches = after(shard, ship.position)
+    while batches:
+        result = ship.ship(batches)
+        if result is None:
+            break
+        done.append(result)
+        del batches[: result.batches]
+    return done
+
+
+def after(shard: Shard, position: Position | None) -> list[Batch]:
+    if position is None:
+        return list(shard.batches)
+    places = [Position(batch.segment, batch.end) for batch in shard.batches]
+    return shard.batches[places.index(position) + 1 :]
+
+
+def assert_exactly_once(database: Database, shard: Shard) -> None:
+    """Everything of the shard is in the database, once, byte for byte."""
+    where = {"origin": shard.origin}
+    found = database.rows("SELECT seq, entry, leaf FROM entries WHERE origin = {origin:String} ORDER BY seq", where)
+    assert found == [(seq, entry, leaf_hash(entry)) for seq, entry in enumerate(shard.entries)]
+    parts = database.rows(
+        "SELECT at, toString(key_id), part, chunk, bytes FROM parts WHERE origin = {origin:String}", where
+    )
+    sent = [(p.at, p.key_id, p.index, p.chunk, p.data) for batch in shard.batches for p in batch.parts]
+    assert sorted(parts) == sorted(sent)
+    keys = database.rows(
+        "SELECT at, toString(key_id), counter, wrapped, segment FROM keys WHERE origin = {origin:String}", where
+    )
+    assert sorted(keys) == sorted(
+        (k.at, k.key_id, k.counter, k.wrapped, k.segment) for batch in shard.batches for k in batch.keys
+    )
+    headers = database.rows("SELECT first_seq, header FROM segment_keys WHERE origin = {origin:String}", where)
+    assert sorted(headers) == sorted(shard.headers.items())
+
+
+def small(batches: int = 3, *, segments: int = 1) -> Shard:
+    shard = Shard()
+    for segment in range(segments):
+        if segment:
+            shard.roll()
+        for _ in range(batches):
+            shard.decisions(3, size=50)
+    return shard
+
+
+def test_what_is_durable_reaches_clickhouse_once(database: Database, tmp_path: Path) -> None:
+    shard = small(segments=2)
+    ship = shipper(database, tmp_path, shard)
+    (done,) = ship_all(ship, shard)
+    assert (done.first, done.end, done.batches, done.repaired) == (0, 18, 6, 0)
+    assert (ship.next_seq, ship.pending) == (18, None)
+    assert_exactly_once(database, shard)
+    shard.decisions(2)
+    again = shipper(database, tmp_path, shard)
+    assert [(one.first, one.end) for one in ship_all(again, shard)] == [(18, 20)]
+    assert_exactly_once(database, shard)
+
+
+@pytest.mark.parametrize("persisted", [False, True], ids=["not persisted", "persisted"])
+def test_a_crash_at_any_durable_step_loses_and_doubles_nothing(
+    embedded: Database, tmp_path: Path, persisted: bool
+) -> None:
+    crashes = 0
+    for at in range(1, 100):
+        shard = Shard(origin=f"acme/gateway-0/{at}")
+        shard.decisions(3, size=50)
+        shard.decisions(3, size=50)
+        crashing = Crashing(at, persisted=persisted)
+        try:
+            ship = shipper(embedded, tmp_path, shard, crashing)
+            first = ship.ship(shard.batches[:1])
+            assert first is not None
+            ship.ship(shard.batches[1:])
+        except CrashError:
+            crashes += 1
+            ship_all(shipper(embedded, tmp_path, shard), shard)
+        assert_exactly_once(embedded, shard)
+        if crashing.count < at:
+            break
+    assert crashes >= 6  # a directory, and two lines for each of two ranges, each written and synced
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Any:
+    with Server(tmp_path / "clickhouse") as running:
+        yield running
+
+
+@pytest.fixture
+def served(server: Server) -> Any:
+    with Database.open(Profile(kind="server", database="d", url=server.url)) as database:
+        migrate(database, now_ns=NOW_NS)
+        yield database
+
+
+AFTER = ("cut_after", "die_after")
+
+
+@pytest.mark.parametrize(
+    ("table", "mode"),
+    [
+        *(
+            (table, mode)
+            for table in ("keys", "parts", "entries", "segment_keys")
+            for mode in ("cut_before", "cut_after")
+        ),
+        *((table, mode) for table in ("parts", "entries") for mode in ("die_before", "die_after")),
+    ],
+)
+def test_an_insert_of_unknown_outcome_is_read_back_before_it_is_repeated(
+    server: Server, served: Database, tmp_path: Path, table: str, mode: str
+) -> None:
+    shard = small()
+    ship = shipper(served, tmp_path, shard)
+    server.fault(mode, table=table)
+    with pytest.raises(StorageUnavailable):
+        ship_all(ship, shard)
+    if mode.startswith("die"):
+        server.kill()
+        server.start()
+    restarted = mode in AFTER
+    again = shipper(served, tmp_path, shard) if restarted else ship
+    (done,) = ship_all(again, shard)
+    nothing_was_missing = (table, mode) in {("segment_keys", "cut_before"), *(("entries", m) for m in AFTER)}
+    assert (done.repaired == 0) == nothing_was_missing
+    assert_exactly_once(served, shard)
+
+
+def test_a_database_that_is_away_leaves_the_range_pending_and_nothing_is_lost(
+    server: Server, served: Database, tmp_path: Path
+) -> None:
+    shard = small()
+    ship = shipper(served, tmp_path, shard)
+    ship_all(ship, shard)
+    server.kill()
+    shard.decisions(3)
+    for _ in range(3):
+        with pytest.raises(StorageUnavailable):
+            ship_all(ship, shard)
+    assert ship.next_seq == 9
+    server.start()
+    shard.decisions(3)  # came while it was away; the pending range keeps its borders
+    assert [(one.first, one.end) for one in ship_all(ship, shard)] == [(9, 12), (12, 15)]
+    assert_exactly_once(served, shard)
+
+
+def pending(database: Database, tmp_path: Path, shard: Shard) -> None:
+    """Leave the shard's range sealed and inserted, but not known to be shipped: the log lacks its last line."""
+    ship_all(shipper(database, tmp_path, shard), shard)
+    path = ShipLog(tmp_path / "ship", shard.origin).path
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    assert ShipLog(tmp_path / "ship", shard.origin).pending is not None
+
+
+@pytest.mark.parametrize("table", ["entries", "parts", "keys"])
+def test_some_rows_missing_are_sent_again_and_the_repair_is_on_record(
+    database: Database, tmp_path: Path, table: str
+) -> None:
+    shard = small()
+    pending(database, tmp_path, shard)
+    column = "seq" if table == "entries" else "at"
+    database.command(f"ALTER TABLE {table} DELETE WHERE {column} = 3", settings={"mutations_sync": 2})
+    (done,) = ship_all(shipper(database, tmp_path, shard), shard)
+    assert done.repaired > 0
+    assert b'"op":"repair"' in ShipLog(tmp_path / "ship", shard.origin).path.read_bytes()
+    assert_exactly_once(database, shard)
+
+
+def test_rows_that_the_server_lost_while_it_remembers_their_token_are_sent_under_another(
+    database: Database, tmp_path: Path
+) -> None:
+    shard = small()
+    pending(database, tmp_path, shard)
+    for table in ("entries", "parts", "keys"):
+        database.command(f"ALTER TABLE {table} DELETE WHERE 1", settings={"mutations_sync": 2})
+    (done,) = ship_all(shipper(database, tmp_path, shard), shard)
+    assert done.repaired >= 9 * 4
+    assert_exactly_once(database, shard)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "ALTER TABLE entries UPDATE entry = concat(entry, ' ') WHERE seq = 4",
+        "ALTER TABLE entries UPDATE leaf = toFixedString('x', 32) WHERE seq = 4",
+        "ALTER TABLE parts UPDATE bytes = 'x' WHERE at = 3",
+        "ALTER TABLE keys UPDATE wrapped = 'x' WHERE at = 3",
+        "INSERT INTO entries SELECT * FROM entries WHERE seq = 4",
+        "INSERT INTO parts SELECT * FROM parts WHERE at = 3",
+    ],
+)
+def test_other_content_than_was_sent_stops_the_shard(embedded: Database, tmp_path: Path, damage: str) -> None:
+    shard = small()
+    pending(embedded, tmp_path, shard)
+    settings = {"mutations_sync": 2} if damage.startswith("ALTER") else {"insert_deduplicate": 0}
+    embedded.command(damage, settings=settings)
+    ship = shipper(embedded, tmp_path, shard)
+    with pytest.raises(Unverifiable):
+        ship_all(ship, shard)
+    assert ship.next_seq == 0
+
+
+def test_a_row_that_was_never_sent_stops_the_shard(embedded: Database, tmp_path: Path) -> None:
+    shard = small()
+    strange = Packer(shard.origin).pack(shard.batches[:1], month=202603).entries
+    pending(embedded, tmp_path, shard)
+    row = list(strange.rows[0])
+    row[-2:] = [b"forged", leaf_hash(b"forged")]
+    embedded.insert("entries", strange.columns, [row], token="forged")
+    with pytest.raises(Unverifiable):
+        ship_all(shipper(embedded, tmp_path, shard), shard)
+
+
+def test_a_journal_that_changed_under_a_sealed_range_is_refused(embedded: Database, tmp_path: Path) -> None:
+    shard = small()
+    pending(embedded, tmp_path, shard)
+    other = small()
+    assert [batch.end for batch in other.batches] == [batch.end for batch in shard.batches]
+    with pytest.raises(JournalCorrupt, match="sealed"):
+        ship_all(shipper(embedded, tmp_path, other), other)
+
+
+def test_entries_of_two_retention_classes_lie_in_partitions_of_their_own(embedded: Database, tmp_path: Path) -> None:
+    shard = Shard()
+    drafts, parts, keys = [], [], []
+    for number in range(6):
+        draft, stored, key = shard.decision(retention=("default", "credit")[number % 2])
+        drafts.append(draft)
+        parts += stored
+        keys.append(key)
+    shard.commit(drafts, parts, keys)
+    ship_all(shipper(embedded, tmp_path, shard), shard)
+    assert_exactly_once(embedded, shard)
+    for table in ("entries", "parts"):
+        counts = embedded.rows(f"SELECT retention, month, count() FROM {table} GROUP BY 1, 2 ORDER BY 1")
+        share = 3 if table == "entries" else 6
+        assert counts == [("credit", 202603, share), ("default", 202603, share)]
+
+
+def test_the_month_never_goes_back_with_the_clock(embedded: Database, tmp_path: Path) -> None:
+    shard = small(1)
+    days = iter([START_NS, START_NS - 40 * 86_400 * 10**9, START_NS + 40 * 86_400 * 10**9])
+    for expected in (202603, 202603, 202604):
+        now = next(days)
+        ship_all(shipper(embedded, tmp_path, shard, clock_ns=lambda now=now: now), shard)
+        assert ShipLog(tmp_path / "ship", shard.origin).month == expected
+        shard.decisions(1)
+
+
+def test_a_range_keeps_within_its_limits_and_ends_with_an_entry(tmp_path: Path) -> None:
+    shard = Shard()
+    for _ in range(7):
+        shard.decisions(500, size=10)
+    assert len(choose(shard.batches)) == ROWS_MAX // 2_000
+    stream = Shard()
+    identifier = stream.ids.new()
+    for chunk in range(4):
+        stream.commit(parts=[StoredPart(identifier, 0, chunk, b"x" * 1000)])
+    assert choose(stream.batches) == []
+    stream.decisions(1)
+    stream.commit(parts=[StoredPart(identifier, 0, 4, b"x")])
+    assert choose(stream.batches) == stream.batches[:5]
+
+
+def test_a_stream_longer_than_a_range_is_shipped_before_its_entry_comes(embedded: Database, tmp_path: Path) -> None:
+    shard = small(1)
+    identifier = shard.ids.new()
+    chunk = os.urandom(1 << 20)
+    for number in range(BYTES_MAX // len(chunk) + 4):
+        shard.commit(parts=[StoredPart(identifier, 0, number, chunk)])
+    ship = shipper(embedded, tmp_path, shard)
+    ranges = [(one.first, one.end, one.batches) for one in ship_all(ship, shard)]
+    assert ranges == [(0, 3, 1), (3, 3, 8)]
+    part = described("response", StoredPart(identifier, 0, 0, chunk), chunks=12)
+    draft, stored, key = shard.decision()
+    draft = shard.draft(
+        "decision", id=draft.id, decision=draft.id, route="r", parts=(*draft.parts, part), fields=draft.fields
+    )
+    shard.commit([draft], stored, [key])
+    assert [(one.first, one.end) for one in ship_all(ship, shard)] == [(3, 4)]
+    assert_exactly_once(embedded, shard)
+
+
+def seal(number: int) -> Seal:
+    stop = Position(0, 4096 + number)
+    return Seal(number=number, first=number - 1, end=number, stop=stop, month=202603, digests={"entries": "D" * 64})
+
+
+def test_a_torn_last_line_of_the_log_is_cut_at_every_byte(tmp_path: Path) -> None:
+    log = ShipLog(tmp_path, "a/b/1", Fast())
+    log.seal(seal(1))
+    log.shipped()
+    log.seal(seal(2))
+    whole = log.path.read_bytes()
+    before = whole.rindex(b"\n", 0, -1) + 1
+    for end in range(before, len(whole)):
+        log.path.write_bytes(whole[:end])
+        torn = ShipLog(tmp_path, "a/b/1", Fast())
+        assert (torn.number, torn.pending) == (1, None)
+        assert log.path.read_bytes() == whole[:before]
+    log.path.write_bytes(whole)
+    assert ShipLog(tmp_path, "a/b/1", Fast()).pending == seal(2)
+
+
+@pytest.mark.parametrize("at", [3, 60, 200])
+def test_damage_elsewhere_in_the_log_is_corruption(tmp_path: Path, at: int) -> None:
+    log = ShipLog(tmp_path, "a/b/1", Fast())
+    log.seal(seal(1))
+    log.shipped()
+    log.seal(seal(2))
+    raw = bytearray(log.path.read_bytes())
+    raw[at] ^= 1
+    log.path.write_bytes(raw)
+    with pytest.raises(JournalCorrupt):
+        ShipLog(tmp_path, "a/b/1", Fast())
+
+
+def test_a_log_of_another_origin_or_out_of_order_is_refused(tmp_path: Path) -> None:
+    log = ShipLog(tmp_path, "a/b/1", Fast())
+    log.seal(seal(1))
+    line = log.path.read_bytes()
+    log.path.write_bytes(line + line + b"x")
+    with pytest.raises(JournalCorrupt):
+        ShipLog(tmp_path, "a/b/1", Fast())
+    (tmp_path / "a_c_1.log").write_bytes(line + b"x")
+    with pytest.raises(JournalCorrupt):
+        ShipLog(tmp_path, "a/c/1", Fast())
+
+
+def test_the_log_begins_anew_before_it_grows_large(tmp_path: Path) -> None:
+    log = ShipLog(tmp_path, "a/b/1", Fast())
+    largest, number = 0, 0
+    while number < 10 or log.path.stat().st_size >= largest:
+        number += 1
+        log.seal(seal(number))
+        log.shipped()
+        largest = max(largest, log.path.stat().st_size)
+    assert largest <= LOG_BYTES_MAX + 1_000
+    again = ShipLog(tmp_path, "a/b/1", Fast())
+    assert (again.number, again.next_seq, again.month) == (number, number, 202603)
+    assert again.position == seal(number).stop
+
+
+def test_an_empty_set_of_rows_is_found_complete(embedded: Database) -> None:
+    shard = Shard()
+    batch = shard.commit([shard.draft("heartbeat")])
+    freight = Packer(shard.origin).pack([batch], month=202603)
+    assert missing(embedded, freight.parts) == []
+    assert missing(embedded, freight.entries) == [0]
+
+
+def test_shipping_keeps_up(embedded: Database, tmp_path: Path) -> None:
+    shard = Shard()
+    for _ in range(20):
+        shard.decisions(250, size=400)
+    begin = time.monotonic()
+    rows = sum(one.rows for one in ship_all(shipper(embedded, tmp_path, shard), shard))
+    rate = rows / (time.monotonic() - begin)
+    assert rows == 20_000
+    assert rate > 5_000  # a tenth of what a quiet machine does: a bound that only a mistake breaks

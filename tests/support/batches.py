@@ -1,0 +1,202 @@
+"""Journal batches without a journal: the bytes that a worker writes, made in memory and read by the real reader."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from storage import frames
+from storage.batch import Batch, BatchReader, BatchWriter, key_id
+from storage.entries import Draft, Part, encode
+from storage.frames import salt_crc
+from storage.ids import Ids, b64, id_bytes
+from storage.merkle import Frontier, leaf_hash
+from storage.segment import HEADER_BYTES, Counters, SegmentHeader, StoredPart, WrappedKey, vouch_text
+
+HOST = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
+CONFIG = "c" * 64
+START_NS = 1_772_540_000_000_000_000  # 2026-03-03
+
+
+@dataclass
+class Shard:
+    """One writer's batches; `entries` are all entries so far, by sequence number."""
+
+    origin: str = "acme/gateway-0/1"
+    now_ns: int = START_NS
+    entries: list[bytes] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    headers: dict[int, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.frontier = Frontier()
+        self.ids = Ids(self.tick, os.urandom)
+        self.roll()
+
+    def tick(self) -> int:
+        """A clock that goes on by a millisecond each time it is asked."""
+        self.now_ns += 1_000_000
+        return self.now_ns
+
+    def roll(self) -> None:
+        """Begin a new segment, under a new process key."""
+        process = Ed25519PrivateKey.generate()
+        public = process.public_key().public_bytes_raw()
+        self.header = SegmentHeader(
+            origin=self.origin,
+            first_seq=self.frontier.size,
+            salt=os.urandom(16),
+            created_ns=self.tick(),
+            process_key=public,
+            host_key=HOST.public_key().public_bytes_raw(),
+            vouch=HOST.sign(vouch_text(self.origin, public)),
+            sealed_key=os.urandom(80),
+            frontier=self.frontier.copy(),
+        )
+        self.process, self.end = process, HEADER_BYTES
+        self.headers[self.header.first_seq] = self.header.to_bytes()
+        self.reader = BatchReader(self.header)
+
+    def commit(
+        self, drafts: Iterable[Draft] = (), parts: Sequence[StoredPart] = (), keys: Sequence[WrappedKey] = ()
+    ) -> Batch:
+        """Write one batch and read it back."""
+        writer = BatchWriter(self.header, salt_crc(self.header.salt), self.frontier, self.end)
+        for key in keys:
+            writer.frame(frames.KEY, self.now_ns, key.to_payload())
+        for part in parts:
+            writer.frame(frames.PART, self.now_ns, part.to_payload())
+        for draft in drafts:
+            seq = self.frontier.size
+            entry = encode(draft, origin=self.origin, seq=seq, scope_seq=seq)
+            writer.record(draft.ts_ns, entry)
+            self.entries.append(entry)
+        key = key_id(self.header.process_key)
+        raw, _ = writer.finish(now_ns=self.now_ns, counters=Counters(), key=key, sign=self.process.sign)
+        self.reader.feed(raw)
+        batch = self.reader.next_batch()
+        assert batch is not None
+        self.end = batch.end
+        self.batches.append(batch)
+        return batch
+
+    def decisions(self, count: int, *, route: str = "mortgage", size: int = 400, **fields: Any) -> Batch:
+        """One batch of `count` decisions, each with a request and a response part under one key."""
+        drafts, parts, keys = [], [], []
+        for _ in range(count):
+            draft, stored, key = self.decision(route=route, size=size, **fields)
+            drafts.append(draft)
+            parts += stored
+            keys.append(key)
+        return self.commit(drafts, parts, keys)
+
+    def decision(
+        self, *, route: str = "mortgage", size: int = 400, **fields: Any
+    ) -> tuple[Draft, list[StoredPart], WrappedKey]:
+        """A decision's draft, its stored parts and its wrapped key; the bytes are random, as sealed ones look."""
+        identifier = self.ids.new()
+        stored = [StoredPart(identifier, index, 0, os.urandom(size)) for index in range(2)]
+        parts = tuple(described(name, part) for name, part in zip(("request", "response"), stored, strict=True))
+        said = {
+            "app": "app",
+            "call": {"method": "POST", "path": "/", "request_id": identifier},
+            "case": None,
+            "subject": None,
+            "purpose": None,
+            "corrects": None,
+            "mode": "strict",
+            "retention": "default",
+            "model": {"name": "m", "version": "1", "digest": "d" * 64, "source": "declared"},
+            "status": 200,
+            "error": None,
+            "timing": {"received_ns": str(self.now_ns), "upstream_first_us": 1, "upstream_us": 2, "total_us": 3},
+            "stream": {"state": "complete", "streamed": False, "bytes": 9},
+            **fields,
+        }
+        draft = self.draft("decision", id=identifier, decision=identifier, route=route, parts=parts, fields=said)
+        key = WrappedKey(identifier, len(self.entries), os.urandom(48), self.header.first_seq)
+        return draft, stored, key
+
+    def draft(self, kind: str, **over: Any) -> Draft:
+        """A draft of any kind."""
+        given: dict[str, Any] = {
+            "kind": kind,
+            "tenant": "acme",
+            "actor": "test",
+            "config": CONFIG,
+            "ts_ns": self.tick(),
+        }
+        return Draft(**{**given, "id": over.pop("id", None) or self.ids.new(), **over})
+
+    def extraction(self, source: Batch, label: str = "denied", **over: Any) -> Draft:
+        """The extraction entry for the decisions of a batch of another shard."""
+        from storage.entries import decode
+
+        rows = []
+        said: Mapping[str, Any] = {}
+        for record in source.records:
+            said = decode(record.entry)
+            favourable = int(label == "approved")
+            leaf = b64(leaf_hash(record.entry))
+            rows.append([said["id"], leaf, label, favourable, 0.25, "p1.case", "p1.subject", None])
+        fields = {
+            "extractor": "e" * 64,
+            "cols": ["decision", "leaf", "label", "favourable", "score", "case", "subject", "error"],
+            "rows": rows,
+            "source": {"origin": source.origin, "first": source.records[0].seq, "last": source.records[-1].seq},
+            **over,
+        }
+        return self.draft("extraction", route=said["route"], fields=fields)
+
+    def explanation(self, decision: str, *, state: str = "ready", **over: Any) -> Draft:
+        """An explanation entry."""
+        fields = {
+            "key": sha256(id_bytes(decision)).hexdigest(),
+            "state": state,
+            "error": None,
+            "method": "interventional-treeshap",
+            "model": "d" * 64,
+            "binding": "declared",
+            "verdict": "sound",
+            "notice": "reasons",
+            "codes": ["R01", "R07"],
+            **over,
+        }
+        return self.draft("explanation", decision=decision, route="mortgage", fields=fields)
+
+    def access(self, decision: str, **over: Any) -> Draft:
+        """An access entry."""
+        fields = {
+            "role": "support",
+            "action": "decision",
+            "purpose": "inquiry",
+            "ticket": "p1.ticket",
+            "case": "p1.case",
+            "subject": None,
+            "outcome": "granted",
+            "reason": None,
+            "filter": None,
+            "rows": 1,
+            "matter": None,
+            **over,
+        }
+        return self.draft("access", decision=decision, route="mortgage", fields=fields)
+
+
+def described(name: str, part: StoredPart, chunks: int = 1) -> Part:
+    """What an entry says of a part whose chunks are `part` alone."""
+    return Part(
+        name=name,
+        index=part.index,
+        media="application/json",
+        encoding="identity",
+        len=len(part.data),
+        sha256=sha256(part.data).digest(),
+        key=part.key_id,
+        dek_commit=os.urandom(32),
+        plain_commit=os.urandom(32),
+        chunks=chunks,
+    )
