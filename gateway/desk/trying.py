@@ -15,7 +15,8 @@ import orjson
 import yaml
 from pydantic import ValidationError
 
-from config.settings import Extract, Route
+from config.extract import Extract
+from config.settings import Route
 from gateway.desk.content import parsed
 from gateway.desk.errors import RequestError
 from storage.protocols import Extracted
