@@ -21,7 +21,8 @@ from explainers.errors import ArtifactError
 from explainers.models import Doubles, Rows, TreeModel, Trees
 
 PATH_FEATURES_MAX = 64  # distinct features on one path: one bit each
-PATTERNS_MAX = 20_000_000  # distinct (leaf, pattern) pairs: 400 MB
+PATTERN_CELLS_MAX = 50_000_000  # distinct (leaf, pattern) pairs times the longest path: 400 MB
+BLOCK_CELLS = 2_000_000  # baseline rows times leaves at once: about 100 MB of intermediate arrays
 KERNEL = "numpy-float64"
 
 Bits = npt.NDArray[np.uint64]
@@ -49,17 +50,17 @@ class LeafPatterns:
 
     def contributions(self, row: Rows) -> Doubles:
         """What each feature of `row`, shape (1, features), adds to the margin; shape (features,)."""
-        p = self._conditions.met(row)[0][self._leaf]
-        q = self._pattern
+        met = self._conditions.met(row)[0][self._leaf]
+        reached = np.flatnonzero((met | self._pattern) == self._full)  # by some mixture of the two rows
+        p, q, weight = met[reached], self._pattern[reached], self._weight[reached]
         gains, losses = p & ~q, q & ~p
         a, b = np.bitwise_count(gains), np.bitwise_count(losses)
-        weight = np.where((p | q) == self._full, self._weight, 0.0)
         gain, loss = weight * self._gain[a, b], weight * self._loss[a, b]
         found = np.zeros(self._features)
         for slot, features in enumerate(self._slot_feature):
             bit = np.uint64(1 << slot)
             added = np.where(gains & bit, gain, 0.0) - np.where(losses & bit, loss, 0.0)
-            found += np.bincount(features, added, self._features)
+            found += np.bincount(features[reached], added, self._features)
         return found
 
 
@@ -82,34 +83,38 @@ class _Conditions:
         self.start = np.concatenate([[0], np.cumsum(counts)])
         self._slot = np.arange(len(flat)) - np.repeat(self.start[:-1], counts)
         self._bit: Bits = np.left_shift(np.uint64(1), self._slot.astype(np.uint64))
-        self._inner = np.flatnonzero(counts)  # leaves below at least one split
-        self.full = self._gather(self._bit[None, :])[0]
+        self.full: Bits = self._joined(self._bit[None, :], 0, len(counts))[0]
 
-    def met(self, rows: Rows) -> Bits:
-        """Which conditions of each leaf each row meets, one bit per condition; shape (n, leaves)."""
-        values = rows[:, self.feature]
-        passes = np.where(np.isnan(values), self.missing, (values >= self.low) & (values < self.high))
-        return self._gather(np.where(passes, self._bit, np.uint64(0)))
+    def met(self, rows: Rows, leaves: slice = slice(None)) -> Bits:
+        """Which conditions of each of the `leaves` each row meets, one bit per condition; shape (n, leaves)."""
+        first, last, _ = leaves.indices(len(self.counts))
+        span = slice(self.start[first], self.start[last])
+        values = rows[:, self.feature[span]]
+        passes = np.where(np.isnan(values), self.missing[span], (values >= self.low[span]) & (values < self.high[span]))
+        return self._joined(np.where(passes, self._bit[span], np.uint64(0)), first, last)
 
-    def _gather(self, bits: Bits) -> Bits:
-        found = np.zeros((len(bits), len(self.counts)), np.uint64)
-        if len(self._inner):
-            found[:, self._inner] = np.bitwise_or.reduceat(bits, self.start[:-1][self._inner], axis=1)
+    def _joined(self, bits: Bits, first: int, last: int) -> Bits:
+        """The bits of each leaf's conditions put together; from (n, conditions) to (n, last - first)."""
+        found = np.zeros((len(bits), last - first), np.uint64)
+        inner = np.flatnonzero(self.counts[first:last])  # a tree of one leaf has no condition to gather
+        if len(inner):
+            starts = self.start[first:last][inner] - self.start[first]
+            found[:, inner] = np.bitwise_or.reduceat(bits, starts, axis=1)
         return found
 
     def distinct(self, baseline: Rows) -> tuple[npt.NDArray[np.int64], Bits, npt.NDArray[np.int64]]:
         """(leaf, pattern, number of baseline rows with it) for each distinct pair, ordered by leaf and pattern."""
-        patterns: Bits = np.concatenate([self.met(baseline[at : at + 1]) for at in range(len(baseline))])
-        found = [np.unique(patterns[:, leaf], return_counts=True) for leaf in self._inner.tolist()]
+        found: list[tuple[Bits, npt.NDArray[np.int64]]] = []
+        step = max(1, BLOCK_CELLS // len(baseline))
+        for first in range(0, len(self.counts), step):
+            patterns = self.met(baseline, slice(first, first + step))
+            found += [np.unique(column, return_counts=True) for column in patterns.T]
         sizes = np.asarray([len(values) for values, _ in found], np.int64)
-        if sizes.sum() > PATTERNS_MAX:
-            message = f"{int(sizes.sum())} patterns: more than {PATTERNS_MAX}; use fewer baseline rows"
+        if sizes.sum() * self.counts.max(initial=1) > PATTERN_CELLS_MAX:
+            message = f"{int(sizes.sum())} patterns in the baseline are too many to hold; use fewer rows"
             raise ArtifactError(message, code="model_unusable")
-        if not found:
-            empty = np.zeros(0, np.int64)
-            return empty, empty.astype(np.uint64), empty
-        leaf = np.repeat(self._inner, sizes)
-        return leaf, np.concatenate([v for v, _ in found]), np.concatenate([n for _, n in found])
+        leaf = np.repeat(np.arange(len(found)), sizes)
+        return leaf, np.concatenate([values for values, _ in found]), np.concatenate([n for _, n in found])
 
     def slot_features(self, slots: int) -> npt.NDArray[np.int64]:
         """The feature of each leaf's slot, 0 where the leaf has fewer; shape (slots, leaves)."""

@@ -1,25 +1,22 @@
 """Registering a model: check the file against artifact and baseline, keep all three by digest, list the model.
 
-``DATA/models.json`` lists what is registered, rewritten atomically and read by every process of the host:
-``{"v": 1, "models": [{name, version, digest, baseline, registration, catalogue_version, loader}]}``, digests in
-lowercase hex, one row for each name and version, sorted by both. Registering the same name and version again with the
-same artifact replaces its row (texts and baselines may be mended); with another artifact it is refused.
+Registering the same name and version again with the same artifact replaces its row in models.json (texts and baselines
+may be mended); with another artifact it is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import orjson
 
 from config.errors import ConfigError
 from config.registration import Registration, load_registration
 from explainers.baselines import read_baseline
 from explainers.errors import ArtifactError
+from explainers.listing import Registered, registered_models, write_models
 from explainers.models import Rows, TreeModel, check_parse, cutoff_margin, load_xgboost_json
 from explainers.store import (
     ARTIFACT_BYTES_MAX,
@@ -28,24 +25,9 @@ from explainers.store import (
     Artifacts,
     read_bounded,
 )
-from storage.durable import replace_file
 
-MODELS_FILE = "models.json"
 NEAR_CUTOFF_ROWS_MIN = 200  # with fewer, two samples of a baseline disagree too often on the first reason
 ADVICE = "Mend the file, then run `answerable models register FILE` again."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registered:
-    """One row of models.json."""
-
-    name: str
-    version: str
-    digest: str
-    baseline: str
-    registration: str
-    catalogue_version: str
-    loader: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,29 +74,8 @@ def register(path: Path, data: Path) -> Registered:
     for content in (checked.artifact_bytes, checked.baseline_bytes, checked.registration_bytes):
         artifacts.add(content)
     listed[registered.name, registered.version] = registered
-    rows = [asdict(listed[key]) for key in sorted(listed)]
-    replace_file(data / MODELS_FILE, orjson.dumps({"v": 1, "models": rows}, option=orjson.OPT_INDENT_2) + b"\n")
+    write_models(data, listed.values())
     return registered
-
-
-def registered_models(data: Path) -> tuple[Registered, ...]:
-    """All registered models of a data directory, none if nothing was registered yet.
-
-    Raises:
-        ConfigError: models.json is not what `register` writes.
-    """
-    path = data / MODELS_FILE
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return ()
-    try:
-        listed: dict[str, Any] = orjson.loads(content)
-        if listed["v"] != 1:
-            raise _fault(path, "v", f"expected 1, found {listed['v']!r}")
-        return tuple(Registered(**row) for row in listed["models"])
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise _fault(path, "models", f"not a list of registered models ({error!r})") from error
 
 
 def check(path: Path) -> Checked:
@@ -198,8 +159,9 @@ def _check_near_cutoff(path: Path, registration: Registration, model: TreeModel,
             f"expected near_cutoff to have at least {NEAR_CUTOFF_ROWS_MIN} rows, found {len(baseline)}; "
             "use uploaded or all_applicants until there are so many",
         )
-    margins, cutoff = model.margin(baseline), cutoff_margin(registration)
-    adverse = margins < cutoff if registration.output.favourable == "higher" else margins > cutoff
+    direction = 1.0 if registration.output.favourable == "higher" else -1.0
+    beyond = (model.margin(baseline) - cutoff_margin(registration)) * direction
+    adverse = beyond < -registration.output.tolerance  # whoever chose the rows may have compared in float32
     if np.any(adverse):
         raise _fault(
             path,

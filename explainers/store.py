@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from explainers.errors import ArtifactError
-from storage.durable import replace_file
+from storage.durable import make_directory, replace_file
 
 ARTIFACT_BYTES_MAX = 256 * 1024 * 1024  # a forest of thousands of deep trees; bounds a worker's memory
 BASELINE_BYTES_MAX = 32 * 1024 * 1024  # 5,000 rows of 5,000 columns would be slower to explain with than to read
@@ -42,7 +42,7 @@ class Artifacts:
         digest = hashlib.sha256(content).hexdigest()
         path = self.path(digest)
         if not (path.is_file() and path.read_bytes() == content):
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._directory)
             replace_file(path, content)
         return digest
 

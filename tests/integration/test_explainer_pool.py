@@ -18,9 +18,10 @@ from config.processes import start
 from explainers.base import Executor, ExplanationRequest, ExplanationResult
 from explainers.errors import PoolClosedError
 from explainers.inline import Inline
+from explainers.listing import Registered
 from explainers.messages import Decoder, Frame, encode, plan_frame
 from explainers.pool import Pool, PoolLimits, worker_environment
-from explainers.registry import Registered, register
+from explainers.registry import register
 from tests.support.tree_models import NAMES, Files, adverse_case, features_of, make_model, request, served
 
 WITHIN_S = 60.0

@@ -13,8 +13,9 @@ import xgboost
 import yaml
 
 from explainers.base import Answer, ExplanationRequest, ModelRef, explainer_config_digest
+from explainers.listing import Registered
 from explainers.models import TreeModel, as_rows, load_xgboost_json
-from explainers.registry import Registered, register
+from explainers.registry import register
 
 NAMES = ("income", "debts", "assets", "late", "units", "term")
 

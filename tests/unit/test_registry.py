@@ -13,8 +13,9 @@ import yaml
 from config.errors import ConfigError
 from explainers.comparison import Recorded, compare
 from explainers.errors import ArtifactError
+from explainers.listing import registered_models
 from explainers.models import load_xgboost_json
-from explainers.registry import check, register, registered_models
+from explainers.registry import check, register
 from explainers.store import Artifacts
 from tests.support.tree_models import (
     NAMES,

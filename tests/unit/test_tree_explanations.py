@@ -13,8 +13,9 @@ from explainers.base import ExplanationResult
 from explainers.baselines import read_baseline
 from explainers.inline import Inline
 from explainers.leaves import LeafPatterns
+from explainers.listing import Registered
 from explainers.models import TreeModel, as_rows
-from explainers.registry import Registered, register
+from explainers.registry import register
 from explainers.store import Artifacts
 from explainers.trees import shap
 from tests.support.tree_models import (
