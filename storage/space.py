@@ -55,7 +55,8 @@ class SegmentSpace:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         with contextlib.suppress(OSError):  # a leftover is removed at the next start
             durable.remove(self._path, self._calls)
 

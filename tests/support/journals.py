@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,3 +111,80 @@ async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+class Quick(Syscalls):
+    """The kernel without syncs, for tests of what the bytes say and not of what the disk does."""
+
+    def fsync(self, fd: int) -> None:
+        """Nothing: the page cache is enough for a reader on this machine."""
+
+    def datasync(self, fd: int) -> None:
+        """Nothing."""
+
+
+QUICK = Quick()
+
+
+class Snapshot(Quick):
+    """Copies a directory at the ``number``-th call that changes a file, before or after that call took effect.
+
+    The copy is what a process that is killed there leaves behind; the process itself goes on. Calls of the thread that
+    reserves space are left out: what they make is no part of a journal.
+    """
+
+    def __init__(self, number: int, *, persisted: bool, directory: Path, target: Path) -> None:
+        self.left = number
+        self.acknowledged: list[Appended] = []
+        self.seen = 0  # how many of them there were when the copy was made
+        self._persisted, self._directory, self._target = persisted, directory, target
+
+    @property
+    def is_taken(self) -> bool:
+        """True once the copy was made."""
+        return self.left <= 0
+
+    def __getattribute__(self, name: str) -> Any:
+        real = object.__getattribute__(self, name)
+        if name not in vars(Syscalls) or threading.current_thread().name == "journal-space":
+            return real
+
+        def counted(*arguments: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and not self._persisted:
+                self._take()
+            try:
+                return real(*arguments)
+            finally:
+                if self.left == 0 and self._persisted:
+                    self._take()
+
+        return counted
+
+    def _take(self) -> None:
+        self.seen = len(self.acknowledged)
+        crash_copy(self._directory, self._target)
+
+
+def crash_copy(directory: Path, target: Path) -> Path:
+    """The directory as a killed process leaves it, but for what was reserved ahead."""
+    target.mkdir(parents=True)
+    if directory.exists():
+        shutil.copytree(directory, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("ahead", "lock"))
+    return target
+
+
+def check_whole(directory: Path, acknowledged: list[Appended]) -> list[dict[str, Any]]:
+    """Every acknowledged entry is there once, numbers are contiguous, and the counters add up; all entries."""
+    batches = read_all(directory)
+    stored = [record.entry for batch in batches for record in batch.records]
+    for appended in acknowledged:
+        assert stored[appended.seq] == appended.entry
+    entries = entries_of(batches)
+    assert [entry["seq"] for entry in entries] == list(range(len(entries)))
+    for batch in batches:
+        assert batch.commit.counters.open >= 0
+    last = batches[-1].commit.counters
+    assert last.closed == sum(1 for entry in entries if entry["kind"] in ("decision", "call"))
+    assert last.lost == sum(entry["lost"] for entry in entries if entry["kind"] == "gap")
+    return entries

@@ -1,0 +1,458 @@
+"""What the next writer makes of what a killed, torn or damaged journal left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage import quarantine, recovery, watermark
+from storage.errors import JournalCorrupt, JournalStopped, StorageError
+from storage.journal import Appended, Journal
+from storage.keys import JournalKeys
+from storage.reading import Batch, SegmentTail, shards
+from storage.segment import HEADER_BYTES, segment_name
+from tests.support.journals import (
+    BOOT,
+    QUICK,
+    Failing,
+    Snapshot,
+    call,
+    check_whole,
+    crash_copy,
+    draft,
+    entries_of,
+    journal_keys,
+    open_journal,
+    read_all,
+    sealed_decision,
+    until,
+)
+
+SEGMENT = segment_name(0)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "journal" / "gateway-0"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> JournalKeys:
+    return journal_keys(tmp_path_factory.mktemp("keys"))
+
+
+class Image:
+    """Three batches as bytes, with the watermark as it was after each."""
+
+    def __init__(self, raw: bytes, marks: list[bytes], batches: list[Batch]) -> None:
+        self.raw, self.marks, self.batches = raw, marks, batches
+
+    def write(self, directory: Path, raw: bytes, mark: bytes | None) -> Path:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        (directory / SEGMENT).write_bytes(raw)
+        if mark is not None:
+            (directory / watermark.NAME).write_bytes(mark)
+        return directory
+
+
+@pytest.fixture
+async def image(directory: Path, keys: JournalKeys) -> Image:
+    journal = await open_journal(directory, keys, syscalls=QUICK)
+    marks = [(directory / watermark.NAME).read_bytes()]
+    for number in range(2):
+        journal.admit("acme", "credit")
+        made, stored, key = sealed_decision(journal, b"asked %d" % number, b"answered")
+        await journal.append(made, parts=stored, key=key, closes=True)
+        marks.append((directory / watermark.NAME).read_bytes())
+    batches = read_all(directory)
+    raw = (directory / SEGMENT).read_bytes()[: batches[-1].end + 64]  # some of the space that is reserved
+    await journal.close()
+    return Image(raw, marks, batches)
+
+
+def _recovered(directory: Path) -> recovery.Recovered:
+    found = recovery.recover(directory, BOOT, QUICK)
+    assert found is not None
+    return found[1]
+
+
+async def test_a_torn_tail_is_cut_at_every_byte_of_the_last_batch(image: Image, tmp_path: Path) -> None:
+    last = image.batches[-1]
+    padding = len(image.raw[: last.end]) - len(image.raw[: last.end].rstrip(b"\0"))
+    for cut in range(last.begin, last.end - padding):
+        torn = image.raw[:cut] + bytes(len(image.raw) - cut)
+        directory = image.write(tmp_path / "torn", torn, image.marks[-2])
+        found = _recovered(directory)
+        assert found.frontier.size == last.first
+        assert (directory / SEGMENT).read_bytes() == image.raw[: last.begin]
+        kept = image.raw[last.begin : cut].rstrip(b"\0")
+        assert [path.read_bytes() for path in (directory / "torn").glob("*.bin")] == ([kept] if kept else [])
+        assert (found.counters.closed, found.lost_calls) == (1, 0)
+
+
+async def test_a_last_batch_that_arrived_whole_is_kept_though_the_watermark_does_not_know_it(
+    image: Image, tmp_path: Path
+) -> None:
+    found = _recovered(image.write(tmp_path / "whole", image.raw, image.marks[-2]))
+    assert found.frontier.size == image.batches[-1].commit.size
+    assert found.counters.closed == 2
+    assert found.cuts == []
+
+
+async def test_any_damage_in_the_last_batch_above_the_watermark_is_a_torn_tail(image: Image, tmp_path: Path) -> None:
+    last = image.batches[-1]
+    for at in range(last.begin, last.end):
+        damaged = bytearray(image.raw)
+        damaged[at] ^= 0x81
+        directory = image.write(tmp_path / "torn", bytes(damaged), image.marks[-2])
+        found = _recovered(directory)
+        assert found.frontier.size == last.first
+        [cut] = found.cuts
+        assert (cut.segment, cut.offset) == (0, last.begin)
+        assert cut.path.read_bytes() == bytes(damaged[last.begin : last.end]).rstrip(b"\0")
+
+
+async def test_any_damage_below_the_watermark_is_corruption_and_nothing_is_cut(image: Image, tmp_path: Path) -> None:
+    for at in range(image.batches[-1].begin, image.batches[-1].end, 3):
+        damaged = bytearray(image.raw)
+        damaged[at] ^= 0x81
+        directory = image.write(tmp_path / "corrupt", bytes(damaged), image.marks[-1])
+        with pytest.raises(JournalCorrupt):
+            recovery.recover(directory, BOOT, QUICK)
+        assert (directory / SEGMENT).read_bytes() == damaged
+
+
+@pytest.mark.parametrize("has_watermark", [True, False])
+async def test_any_damage_in_an_earlier_batch_is_corruption_even_where_no_watermark_tells(
+    image: Image, tmp_path: Path, has_watermark: bool
+) -> None:
+    """A power cut may leave a watermark that is older than the damaged batch, or none."""
+    earlier = image.batches[1]
+    for at in range(earlier.begin, earlier.end, 3):
+        damaged = bytearray(image.raw)
+        damaged[at] ^= 0x81
+        mark = image.marks[0] if has_watermark else None
+        directory = image.write(tmp_path / "corrupt", bytes(damaged), mark)
+        with pytest.raises(JournalCorrupt):
+            recovery.recover(directory, BOOT, QUICK)
+        assert (directory / SEGMENT).read_bytes() == damaged
+
+
+async def test_a_damaged_header_or_a_missing_segment_is_corruption(image: Image, tmp_path: Path) -> None:
+    damaged = bytes([image.raw[0] ^ 1]) + image.raw[1:]
+    with pytest.raises(JournalCorrupt):
+        recovery.recover(image.write(tmp_path / "a", damaged, image.marks[-1]), BOOT, QUICK)
+    directory = image.write(tmp_path / "b", image.raw, image.marks[-1])
+    (directory / SEGMENT).unlink()
+    with pytest.raises(JournalCorrupt, match="missing"):
+        recovery.recover(directory, BOOT, QUICK)
+
+
+async def test_corruption_opens_a_new_epoch_and_the_old_one_stays_readable_up_to_the_damage(
+    image: Image, tmp_path: Path, keys: JournalKeys
+) -> None:
+    damaged = bytearray(image.raw)
+    damaged[image.batches[1].begin + 40] ^= 1
+    directory = image.write(tmp_path / "d" / "journal" / "gateway-0", bytes(damaged), image.marks[-1])
+    journal = await open_journal(directory, keys)
+    assert journal.origin == "test/gateway-0/2"
+    appended = await call(journal)
+    await journal.close()
+    entries = check_whole(directory, [appended])
+    assert [entry["kind"] for entry in entries] == ["heartbeat", "incident", "decision", "heartbeat"]
+    assert entries[1]["quarantined"]["epoch"] == 1
+    assert entries[1]["quarantined"]["counters"]["closed"] == 2
+    old = directory / "quarantine" / "epoch-000001"
+    assert (old / SEGMENT).read_bytes() == damaged
+    assert shards(tmp_path / "d") == [directory, old]
+    tail = SegmentTail(old)
+    with pytest.raises(JournalCorrupt):
+        list(tail.batches())
+    assert tail.origin == "test/gateway-0/1"
+    assert tail.position is not None
+    assert tail.position.offset == image.batches[0].end
+    tail.close()
+    await (await open_journal(directory, keys)).close()
+    kinds = [entry["kind"] for entry in entries_of(read_all(directory))]
+    assert kinds.count("incident") == 1
+
+
+async def test_open_calls_of_an_epoch_in_quarantine_count_as_lost_there(
+    directory: Path, keys: JournalKeys, tmp_path: Path
+) -> None:
+    journal = await open_journal(directory, keys)
+    await call(journal)
+    journal.admit("acme", "credit")
+    left = crash_copy(directory, tmp_path / "left")
+    await journal.close()
+    raw = bytearray((left / SEGMENT).read_bytes())
+    raw[HEADER_BYTES + 40] ^= 1
+    (left / SEGMENT).write_bytes(raw)
+    await (await open_journal(left, keys)).close()
+    mark = watermark.read(left / "quarantine" / "epoch-000001" / watermark.NAME)
+    assert mark is not None
+    assert mark.counters.as_json() == {"accepted": 2, "closed": 1, "open": 0, "lost": 1, "shed": 0, "refused": 0}
+
+
+async def test_calls_without_an_entry_are_counted_as_lost_in_one_gap(
+    directory: Path, keys: JournalKeys, tmp_path: Path
+) -> None:
+    journal = await open_journal(directory, keys)
+    acknowledged = [await call(journal)]
+    for _ in range(3):
+        journal.admit("acme", "credit")
+    journal.refuse()
+    left = crash_copy(directory, tmp_path / "left")
+    await journal.close()
+    journal = await open_journal(left, keys)
+    assert journal.counters.as_json() == {"accepted": 4, "closed": 1, "open": 0, "lost": 3, "shed": 0, "refused": 1}
+    acknowledged.append(await call(journal))
+    await journal.close()
+    entries = check_whole(left, acknowledged)
+    [gap] = [entry for entry in entries if entry["kind"] == "gap"]
+    assert (gap["lost"], gap["count"], gap["why"]) == (3, "known", "restart")
+    await (await open_journal(left, keys)).close()
+    assert len([entry for entry in check_whole(left, acknowledged) if entry["kind"] == "gap"]) == 1
+
+
+async def _begun(journal: Journal, chunks: int = 3) -> dict[str, Any]:
+    """A call that streams: its begin entry and some chunks are durable."""
+    journal.admit("acme", "credit")
+    key = journal.new_key()
+    asked, stored = key.sealer.seal("request", "application/json", b"{}", 0)
+    made = draft("begin", parts=(asked,), app="chat", call={"method": "POST"})
+    await journal.append(made, parts=[stored], key=key)
+    stream = key.sealer.open_stream_part("response", "text/event-stream", 1)
+    sealed = [stream.chunk(b"data: %d\n\n" % number) for number in range(chunks)]
+    for chunk in sealed:
+        await journal.append_parts(key, [chunk], ts_ns=1)
+    return {"decision": made.decision, "begin": made.id, "sha256": stream.finish().sha256, "key": key.key_id}
+
+
+async def test_a_begun_decision_without_its_decision_gets_one_that_says_what_was_found(
+    directory: Path, keys: JournalKeys, tmp_path: Path
+) -> None:
+    from storage.ids import b64
+
+    journal = await open_journal(directory, keys)
+    begun = await _begun(journal)
+    journal.admit("acme", "credit")
+    left = crash_copy(directory, tmp_path / "left")
+    await journal.close()
+    journal = await open_journal(left, keys)
+    assert journal.counters.as_json() == {"accepted": 2, "closed": 1, "open": 0, "lost": 1, "shed": 0, "refused": 0}
+    await journal.close()
+    entries = check_whole(left, [])
+    begin = next(entry for entry in entries if entry["kind"] == "begin")
+    [decision] = [entry for entry in entries if entry["kind"] == "decision"]
+    assert decision["id"] == decision["decision"] == begun["decision"]
+    assert decision["prev"][0]["id"] == begun["begin"]
+    assert (decision["tenant"], decision["route"], decision["app"]) == ("acme", "credit", "chat")
+    assert decision["parts"] == begin["parts"]
+    assert decision["stream"]["state"] == decision["error"] == "gateway_lost"
+    asked, answered = decision["found"]
+    assert (asked["index"], asked["chunks"]) == (0, 1)
+    assert answered["sha256"] == b64(begun["sha256"])
+    assert (answered["index"], answered["chunks"], answered["key"]) == (1, 3, begun["key"])
+    assert decision["stream"]["bytes"] == asked["len"] + answered["len"]
+    await (await open_journal(left, keys)).close()
+    assert len([entry for entry in check_whole(left, []) if entry["kind"] == "decision"]) == 1
+
+
+async def test_a_decision_that_was_begun_segments_ago_is_closed_all_the_same(
+    directory: Path, keys: JournalKeys, tmp_path: Path
+) -> None:
+    journal = await open_journal(directory, keys, syscalls=QUICK)
+    begun = await _begun(journal)
+    acknowledged = [await call(journal, 20_000) for _ in range(80)]
+    assert len(recovery.segments_of(directory)) > 2
+    left = crash_copy(directory, tmp_path / "left")
+    await journal.close()
+    await (await open_journal(left, keys)).close()
+    entries = check_whole(left, acknowledged)
+    [lost] = [entry for entry in entries if entry.get("error") == "gateway_lost"]
+    assert lost["decision"] == begun["decision"]
+
+
+async def test_a_begin_entry_that_fills_its_line_is_closed_with_less(
+    directory: Path, keys: JournalKeys, tmp_path: Path
+) -> None:
+    journal = await open_journal(directory, keys)
+    journal.admit("acme", "credit")
+    await journal.append(draft("begin", pad="x" * 65_000))
+    left = crash_copy(directory, tmp_path / "left")
+    await journal.close()
+    await (await open_journal(left, keys)).close()
+    [decision] = [entry for entry in check_whole(left, []) if entry["kind"] == "decision"]
+    assert decision["stream"]["state"] == "gateway_lost"
+
+
+async def test_after_a_power_cut_the_count_of_lost_calls_is_unknown_and_said_so(
+    directory: Path, keys: JournalKeys, tmp_path: Path
+) -> None:
+    journal = await open_journal(directory, keys)
+    acknowledged = [await call(journal) for _ in range(3)]
+    journal.admit("acme", "credit")
+    left = crash_copy(directory, tmp_path / "left")
+    stale = crash_copy(directory, tmp_path / "stale")
+    (stale / watermark.NAME).unlink()
+    await journal.close()
+    for cut, boot_id, lost in ((left, bytes(16), 1), (stale, BOOT, 0)):
+        await (await open_journal(cut, keys, boot_id=boot_id)).close()
+        entries = check_whole(cut, acknowledged)
+        [gap] = [entry for entry in entries if entry["kind"] == "gap"]
+        assert (gap["lost"], gap["count"]) == (lost, "unknown")
+
+
+async def test_a_restart_of_the_machine_after_a_clean_close_leaves_no_gap(directory: Path, keys: JournalKeys) -> None:
+    journal = await open_journal(directory, keys)
+    acknowledged = [await call(journal)]
+    await journal.close()
+    await (await open_journal(directory, keys, boot_id=bytes(16))).close()
+    assert "gap" not in [entry["kind"] for entry in check_whole(directory, acknowledged)]
+
+
+async def test_after_a_failed_sync_the_valid_prefix_is_copied_and_what_was_not_acknowledged_is_set_aside(
+    directory: Path, keys: JournalKeys
+) -> None:
+    disk = Failing("datasync", lambda number, *_: errno.EIO if number == 3 else None)
+    journal = await open_journal(directory, keys, syscalls=disk)
+    acknowledged = [await call(journal)]
+    with pytest.raises(JournalStopped):
+        await call(journal)
+    await journal.close()
+    before = (directory / SEGMENT).stat()
+    journal = await open_journal(directory, keys)
+    assert (directory / SEGMENT).stat().st_ino != before.st_ino
+    assert journal.counters.as_json() == {"accepted": 2, "closed": 1, "open": 0, "lost": 1, "shed": 0, "refused": 0}
+    acknowledged.append(await call(journal))
+    await journal.close()
+    kinds = [entry["kind"] for entry in check_whole(directory, acknowledged)]
+    assert kinds == ["heartbeat", "decision", "heartbeat", "recovery", "gap", "decision", "heartbeat"]
+    assert [path.suffix for path in (directory / "torn").iterdir()] == [".recorded"]
+
+
+async def test_a_cut_is_recorded_once_as_entry_and_as_frame(image: Image, tmp_path: Path, keys: JournalKeys) -> None:
+    last = image.batches[-1]
+    directory = image.write(tmp_path / "torn", image.raw[: last.end - 30] + bytes(500), image.marks[-2])
+    for _ in range(2):
+        await (await open_journal(directory, keys)).close()
+    batches = read_all(directory)
+    [entry] = [entry for entry in entries_of(batches) if entry["kind"] == "recovery"]
+    assert (entry["segment"], entry["offset"]) == (0, last.begin)
+    [payload] = [payload for batch in batches for payload in batch.recoveries]
+    assert payload == b"".join(number.to_bytes(8, "little") for number in (0, last.begin, entry["cut_bytes"]))
+
+
+@pytest.mark.parametrize("persisted", [False, True])
+async def test_a_crash_at_any_step_of_recovery_changes_nothing_that_a_second_recovery_finds(
+    directory: Path, keys: JournalKeys, tmp_path: Path, persisted: bool
+) -> None:
+    journal = await open_journal(directory, keys, syscalls=QUICK)
+    acknowledged = [await call(journal)]
+    await _begun(journal)
+    journal.admit("acme", "credit")
+    journal.admit("acme", "credit")
+    left = crash_copy(directory, tmp_path / "left")
+    mark = watermark.read(left / watermark.NAME)
+    assert mark is not None
+    await journal.close()
+    raw = bytearray((left / SEGMENT).read_bytes())
+    raw[mark.slot.end : mark.slot.end + 100] = b"\x01" * 100
+    (left / SEGMENT).write_bytes(raw)
+    for step in range(1, 200):
+        at = crash_copy(left, tmp_path / f"{step}")
+        snapshot = Snapshot(step, persisted=persisted, directory=at, target=tmp_path / f"{step}-killed")
+        await (await open_journal(at, keys, syscalls=snapshot)).close()
+        for after in (at, tmp_path / f"{step}-killed")[: 1 + snapshot.is_taken]:
+            await (await open_journal(after, keys, syscalls=QUICK)).close()
+            entries = check_whole(after, acknowledged)
+            kinds = [entry["kind"] for entry in entries]
+            assert (kinds.count("gap"), kinds.count("decision")) == (1, 2)
+            assert kinds.count("recovery") in (1, 2)  # a torn tail may be told twice, never not at all
+            assert entries[-1]["counters"]["accepted"] == 4
+            assert entries[-1]["counters"]["open"] == 0
+        if not snapshot.is_taken:
+            return
+    pytest.fail("recovery never came to its end")
+
+
+@pytest.mark.parametrize("persisted", [False, True])
+async def test_a_crash_at_any_step_of_quarantine_ends_in_one_new_epoch(
+    image: Image, tmp_path: Path, keys: JournalKeys, persisted: bool
+) -> None:
+    damaged = bytearray(image.raw)
+    damaged[image.batches[1].begin + 40] ^= 1
+    for step in range(1, 200):
+        at, killed = image.write(tmp_path / f"{step}", bytes(damaged), image.marks[-1]), tmp_path / f"{step}-killed"
+        snapshot = Snapshot(step, persisted=persisted, directory=at, target=killed)
+        await (await open_journal(at, keys, syscalls=snapshot)).close()
+        if not snapshot.is_taken:
+            return
+        journal = await open_journal(killed, keys, syscalls=QUICK)
+        assert journal.origin == "test/gateway-0/2"
+        await journal.close()
+        kinds = [entry["kind"] for entry in check_whole(killed, [])]
+        assert kinds.count("incident") == 1
+        old = killed / "quarantine" / "epoch-000001"
+        assert (old / SEGMENT).read_bytes() == damaged
+        assert (old / watermark.NAME).exists()
+        assert quarantine.noted(killed) is None
+    pytest.fail("quarantine never came to its end")
+
+
+@pytest.mark.parametrize("persisted", [False, True])
+async def test_a_crash_at_any_step_of_writing_rolling_and_closing_loses_nothing_acknowledged(
+    keys: JournalKeys, tmp_path: Path, persisted: bool
+) -> None:
+    for step in range(1, 400, 3):
+        at, killed = tmp_path / f"{step}", tmp_path / f"{step}-killed"
+        snapshot = Snapshot(step, persisted=persisted, directory=at, target=killed)
+        journal = await open_journal(at, keys, syscalls=snapshot)
+        for _ in range(60):
+            await until(lambda journal=journal: journal.disk_share < 0.9)  # the next segment is reserved
+            journal.admit("acme", "credit")
+            appended = await journal.append(draft(pad="x" * 20_000), closes=True)
+            snapshot.acknowledged.append(appended)
+        await journal.close()
+        if not snapshot.is_taken:
+            return
+        again = await open_journal(killed, keys, syscalls=QUICK)
+        counters = again.counters
+        assert (counters.open, counters.accepted) == (0, counters.closed + counters.lost)
+        assert snapshot.seen <= counters.closed <= counters.accepted <= snapshot.seen + 1
+        await again.close()
+        check_whole(killed, snapshot.acknowledged[: snapshot.seen])
+    pytest.fail("writing never came to its end")
+
+
+@pytest.mark.parametrize("name", ["pwrite", "datasync", "fsync", "rename", "truncate", "unlink", "fallocate", "open"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+async def test_a_failure_of_any_call_at_any_time_loses_nothing_acknowledged(
+    keys: JournalKeys, tmp_path: Path, name: str, code: int
+) -> None:
+    for number in (1, 2, 3, 5, 8, 13, 40):
+        at, accepted = tmp_path / f"{number}", 0
+        acknowledged: list[Appended] = []
+        failing = Failing(name, lambda count, *_, number=number: code if count == number else None)
+        with contextlib.suppress(OSError, StorageError):
+            journal = None
+            journal = await open_journal(at, keys, syscalls=failing)
+            for _ in range(60):
+                journal.admit("acme", "credit")
+                accepted += 1
+                acknowledged.append(await journal.append(draft(pad="x" * 20_000), closes=True))
+        if journal is not None:
+            with contextlib.suppress(OSError):
+                await journal.close()
+        again = await open_journal(at, keys, syscalls=QUICK)
+        assert again.counters.as_json()["open"] == 0
+        assert again.counters.accepted == accepted
+        await again.close()
+        check_whole(at, acknowledged)
