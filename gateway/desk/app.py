@@ -8,6 +8,7 @@ pattern instead of the address.
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from traceback import extract_tb
 from typing import Any, Final
 
 import structlog
@@ -165,8 +166,6 @@ class Desk:
     async def _guarded(self, request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
         try:
             return await handler(request)
-        except web.HTTPRedirection as redirection:
-            return redirection
         except web.HTTPException as refusal:
             told = AnswerableError(
                 refusal.reason.lower(), code=_code(refusal.status), status=refusal.status, advice="See /openapi.json."
@@ -174,8 +173,10 @@ class Desk:
             return await self._told(request, told, request_id, allowed=refusal.headers.get("Allow"))
         except AnswerableError as error:
             return await self._told(request, error, request_id)
-        except Exception:  # noqa: BLE001 - the last line of defence: the caller gets the one shape, the log the trace
-            _log.exception("desk_failed", request=request_id)
+        except Exception as error:  # noqa: BLE001 - the last line of defence: nobody is left without an answer
+            # without the message and without local variables: either may hold a person's data
+            where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)]
+            _log.error("desk_failed", request=request_id, error=type(error).__name__, where=where[-8:])
             return await self._told(request, AnswerableError("something went wrong in the desk"), request_id)
 
     async def _told(

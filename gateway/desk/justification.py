@@ -5,7 +5,7 @@ masked later, so nothing can be forgotten there. `masked` lists what was left ou
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from config.settings import Route
 from gateway.desk import content, words
@@ -129,6 +129,7 @@ def _explanation(newest: Explanation | None, state: tuple[State, str], viewer: V
         "why": state[1] or None,
         "at": words.iso(newest.row.ts_ns) if newest is not None else None,
         "id": newest.row.id if newest is not None else None,
+        **_NOT_SHOWN,
     }
     body = newest.body if newest is not None else None
     if newest is None or body is None or not viewer.may(Right.ATTRIBUTIONS):
@@ -153,7 +154,18 @@ def _explanation(newest: Explanation | None, state: tuple[State, str], viewer: V
     }
 
 
-_WITHHELD = ("rank", "code", "factor", "contribution", "share", "protected")  # not the texts: they are no reasons
+_NOT_SHOWN: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("method", "verdict", "binding", "binding_text", "output", "baseline", "quality", "versions")),
+    **dict.fromkeys(("factors", "attributions", "withheld", "flags"), ()),
+}
+_WITHHELD: Final = (
+    "rank",
+    "code",
+    "factor",
+    "contribution",
+    "share",
+    "protected",
+)  # not the texts: they are no reasons
 
 
 def _attribution(item: Mapping[str, Any], protected: set[str], *, values: bool) -> dict[str, Any]:

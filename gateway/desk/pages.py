@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import web
 from multidict import MultiDictProxy
+from yarl import URL
 
 from gateway.desk.callers import Caller, Callers
 from gateway.desk.errors import RequestError
@@ -67,11 +68,11 @@ class Pages:
         if identifier:
             self._service.state_purpose(caller.viewer, f"decision:{identifier}", stated)
             rest = "" if caller.viewer.may(Right.REASONS) else "/proof"
-            raise web.HTTPSeeOther(f"/decisions/{_path(identifier)}{rest}")
+            return see_other(f"/decisions/{_path(identifier)}{rest}")
         found = await self._service.lookup(
             caller.viewer, reference=form.get("reference", ""), kind=form.get("kind", "case"), stated=stated
         )
-        raise web.HTTPSeeOther(found["links"]["page"])
+        return see_other(found["links"]["page"])
 
     async def purpose(self, request: web.Request) -> web.Response:
         """Take the purpose stated for one case, person, decision or list, and go on to where the viewer was."""
@@ -81,7 +82,7 @@ class Pages:
             raise RequestError("the form names no page of this desk")
         stated = self._service.grant(form.get("purpose", ""), form.get("ticket"))
         self._service.state_purpose(caller.viewer, purpose_target(onward, caller.viewer), stated)
-        raise web.HTTPSeeOther(onward)
+        return see_other(onward)
 
     async def opening(self, request: web.Request) -> web.Response:
         """`/open?case=<pseudonym>&ticket=…`: a link in a CRM; asks for the purpose, then shows the case."""
@@ -104,7 +105,7 @@ class Pages:
         if "from" not in query or "to" not in query:
             today = datetime.now(UTC).date()
             period = {"from": str(today - timedelta(days=PERIOD_DAYS - 1)), "to": str(today + timedelta(days=1))}
-            raise web.HTTPSeeOther(f"/decisions?{urlencode({**period, **_known(query)})}")
+            return see_other(f"/decisions?{urlencode({**period, **_known(query)})}")
         found = await self._service.decisions(caller.viewer, query, stated=None)
         following = f"/decisions?{urlencode({**query, 'cursor': found['cursor']})}" if found["cursor"] else None
         first = {name: value for name, value in query.items() if name != "cursor"}
@@ -155,6 +156,11 @@ def is_ours(path: str) -> bool:
     if "\\" in path or "//" in path.partition("?")[0] or not path.isprintable():
         return False
     return path.startswith(("/cases/", "/decisions", "/try", "/open?"))
+
+
+def see_other(path: str) -> web.Response:
+    """Go on to a page of this desk."""
+    return web.Response(status=303, headers={"Location": str(URL(path))})
 
 
 def texts(form: MultiDictProxy[Any]) -> dict[str, str]:

@@ -39,6 +39,7 @@ def environment() -> Environment:
     made.filters.update(
         when=lambda text: words.date_time(_ns(text)),
         day=lambda text: words.date(_ns(text)),
+        brief=lambda text: words.brief(_ns(text)),
         clock=lambda text: words.clock(_ns(text)),
         amount=lambda value: words.number(round(value, 4)),
         signed=words.signed,
@@ -101,7 +102,7 @@ def tiny(value: float) -> str:
 
 def short(pseudonym: str) -> str:
     """Enough of a pseudonym to tell two apart on a page; the whole stands in the link."""
-    return pseudonym if len(pseudonym) <= 20 else f"{pseudonym[:12]}\u2026{pseudonym[-6:]}"
+    return pseudonym if len(pseudonym) <= 12 else f"\u2026{pseudonym[-8:]}"
 
 
 def _ns(text: str) -> int:

@@ -78,6 +78,8 @@ def _why(decision: Decision, state: State, told: Sequence[str]) -> str:
         return f"{LEAD} {'; '.join(_inside(text) for text in told)}."
     if state is State.READY and decision.favourable:
         return "The answer was in the person's favour, so there are no reasons against it to give."
+    if state is State.READY and decision.favourable is None:
+        return "Whether this answer speaks for or against a person is not defined, so no reasons are given."
     if state is State.READY:
         return "No single reason weighed enough to be named, so please hand the case to a reviewer."
     return FIXED[state]

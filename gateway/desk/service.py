@@ -57,6 +57,11 @@ class Service:
         self._grants.state(viewer, target, grant)
 
     def _granted(self, viewer: Viewer, right: Right, targets: Sequence[str], stated: Grant | None) -> Grant:
+        """The purpose that holds for the first of `targets`: stated now, or earlier for any of them.
+
+        Raises:
+            PurposeRequiredError: none was stated, or no ticket by somebody who needs one.
+        """
         if self._context.trying:
             return Grant(purpose=TRY_PURPOSE, ticket=None)
         found = stated or next(
@@ -66,9 +71,8 @@ class Service:
             raise PurposeRequiredError("state why you look at this")
         if found.ticket is None and viewer.needs_ticket(right):
             raise PurposeRequiredError("state the ticket you work on", code="ticket_required")
-        if stated is not None:
-            for target in targets:
-                self._grants.state(viewer, target, stated)
+        for target in targets[:2]:  # asked once per case: what was stated for a decision holds for its case, not for
+            self._grants.state(viewer, target, found)  # everything about the person
         return found
 
     # ---- operations
@@ -87,7 +91,8 @@ class Service:
         look = _Look(self, viewer, "lookup", stated)
         async with look:
             viewer.require(Right.LOOKUP)
-            self._granted(viewer, Right.LOOKUP, (), stated)
+            if stated.ticket is None and viewer.needs_ticket(Right.LOOKUP):
+                raise PurposeRequiredError("state the ticket you work on", code="ticket_required")
             # after a new pepper, older decisions are found under the older one
             pseudonyms = self._context.pseudonyms(viewer.tenant, kind, reference)
             asked = self._all(viewer)
@@ -209,9 +214,8 @@ class Service:
         visible = found is not None and viewer.sees(found.route or "", found.ts_ns)
         targets = [f"decision:{identifier}"]
         if found is not None and visible:
-            targets += [
-                f"{kind}:{value}" for kind, value in (("case", found.case), ("subject", found.subject)) if value
-            ]
+            targets.append(f"case:{found.case}" if found.case else targets[0])
+            targets += [f"subject:{found.subject}"] if found.subject else []
         look.stated = self._granted(viewer, right, targets, look.stated)
         if found is None or not visible:
             raise NotFoundError("no such decision in your scope")

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gateway.desk.callers import COOKIE, Callers, refuse_other_sites, set_cookie
 from gateway.desk.errors import SigninRequiredError
-from gateway.desk.pages import is_ours, purpose_target, texts
+from gateway.desk.pages import is_ours, purpose_target, see_other, texts
 from gateway.desk.roles import Viewer
 from gateway.desk.service import Service
 from gateway.desk.sessions import Signins
@@ -53,18 +53,18 @@ class SigninPages:
         earlier = request.cookies.get(COOKIE)
         if earlier is not None:
             self._signins.end(earlier)
-        response = web.HTTPSeeOther(onward)
+        response = see_other(onward)
         set_cookie(response, request, self._signins.begin(viewer), max_age_s=int(self._session_s))
-        raise response
+        return response
 
     async def sign_out(self, request: web.Request) -> web.Response:
         """End the session here and in the browser."""
         caller = await self._callers.of(request)
         caller.check_form(texts(await request.post()).get("csrf"))
         self._signins.end(request.cookies.get(COOKIE, ""))
-        response = web.HTTPSeeOther("/signin")
+        response = see_other("/signin")
         response.del_cookie(COOKIE, path="/")
-        raise response
+        return response
 
     async def _who(self, form: dict[str, str]) -> tuple[Viewer, str]:
         """Who signs in, and the page they go on to."""

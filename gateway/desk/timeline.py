@@ -18,7 +18,9 @@ def timeline(dossier: Dossier, *, people: bool) -> list[dict[str, Any]]:
             took = f"after {words.duration(decision.upstream_us)}"
             answered = "Model answered" if decision.stream == "complete" else "Answer ended early"
             events.append((received_ns + decision.upstream_us * 1_000, answered, took))
-    events.append((decision.ts_ns, "Recorded", "durable before the answer ended"))
+    lost = decision.stream == "gateway_lost"
+    durable = "after the gateway was started again" if lost else "durable before the answer ended"
+    events.append((decision.ts_ns, "Recorded", durable))
     if dossier.extracted_ns is not None:
         found = f"\u201c{decision.label}\u201d" if decision.label is not None else "no label found"
         events.append((dossier.extracted_ns, "Answer read", found))

@@ -48,6 +48,12 @@ def date_time(ts_ns: int) -> str:
     return f"{date(ts_ns)}, {_moment(ts_ns).strftime('%H:%M')} UTC"
 
 
+def brief(ts_ns: int) -> str:
+    """`3 Mar 2026, 14:05:09`."""
+    moment = _moment(ts_ns)
+    return f"{moment.day} {moment.strftime('%b %Y, %H:%M:%S')}"
+
+
 def clock(ts_ns: int) -> str:
     """`14:05:09.120`."""
     moment = _moment(ts_ns)
