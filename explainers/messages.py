@@ -242,7 +242,18 @@ def result_of(frame: Frame) -> ExplanationResult:
         if frame.type == "result":
             body = frame.array("body").data
             return ExplanationResult(job=frame.job, key=key, state="ready", body=body, summary=summary)
-        error = Failure(**frame.fields["error"])
-        return ExplanationResult(job=frame.job, key=key, state="failed", error=error, summary=summary)
+        return ExplanationResult(job=frame.job, key=key, state="failed", error=failure_of(frame), summary=summary)
+    except (KeyError, TypeError) as error:
+        raise FrameError(f"frame {frame.type}: {error!r}") from error
+
+
+def failure_of(frame: Frame) -> Failure:
+    """Why, as a `failure` frame says it.
+
+    Raises:
+        FrameError: it does not.
+    """
+    try:
+        return Failure(**frame.fields["error"])
     except (KeyError, TypeError) as error:
         raise FrameError(f"frame {frame.type}: {error!r}") from error

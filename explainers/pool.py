@@ -24,7 +24,7 @@ from explainers.base import ExplanationRequest, ExplanationResult, failed
 from explainers.errors import PoolClosedError, RefusedError
 from explainers.features import encodable
 from explainers.jobs import Job
-from explainers.messages import Decoder, Frame, FrameError, encode, plan_frame, prepare_frame, result_of
+from explainers.messages import Decoder, Frame, FrameError, encode, failure_of, plan_frame, prepare_frame, result_of
 
 READ_BYTES = 1 << 18
 BACKOFF_S = (0.0, 0.2, 1.0, 5.0, 15.0)  # before the next start, by starts that failed in a row
@@ -65,7 +65,6 @@ class _Worker:
     """One running worker process; `prepared` are the registrations that it has loaded."""
 
     process: subprocess.Popen[bytes]
-    reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     received: asyncio.Queue[Frame | None]
     reading: asyncio.Task[None]
@@ -165,7 +164,7 @@ class Pool:
                 await self._serve(worker)
             except (WorkerDiedError, TimeoutError, OSError) as error:
                 failures += 1
-                self._problem = f"explainer worker {index} ended: {error or 'it did not say hello in time'}"
+                self._problem = f"explainer worker {index} ended: {str(error) or 'it did not answer in time'}"
                 log.warning("explainer worker ended", slot=index, error=repr(error))
             finally:
                 self._workers.pop(index, None)
@@ -214,7 +213,7 @@ class Pool:
         reader, writer = await asyncio.open_connection(sock=ours)
         received: asyncio.Queue[Frame | None] = asyncio.Queue()
         reading = asyncio.create_task(_read(reader, received))
-        return _Worker(process=process, reader=reader, writer=writer, received=received, reading=reading)
+        return _Worker(process=process, writer=writer, received=received, reading=reading)
 
     async def _serve(self, worker: _Worker) -> None:
         """Give `worker` one request after the other until it dies, hangs or this task is cancelled."""
@@ -244,10 +243,11 @@ class Pool:
             result = await self._ask(worker, pending.request)
         except TimeoutError:
             pending.job = pending.job.after("time_out")
+            worker.process.kill()
             message = f"not explained within {self._limits.explain_timeout_s:g} s; the worker was ended"
             pending.settle(failed(pending.request, "timeout", message))
             raise
-        except (WorkerDiedError, OSError) as error:
+        except (WorkerDiedError, FrameError, OSError) as error:
             pending.job = pending.job.after("worker_died")
             if pending.job.final:
                 message = f"{pending.job.attempts} workers ended while explaining it"
@@ -267,24 +267,30 @@ class Pool:
                 await _send(worker, prepare_frame(request, timeout_s=limits.prepare_timeout_s))
                 answer = await _receive(worker, "result", "failure", job=request.job)
             if answer.type == "failure":
-                error = answer.fields["error"]
-                return failed(request, error["code"], error["message"])
+                why = failure_of(answer)
+                return failed(request, why.code, why.message)
             worker.prepared.add(request.registration_digest)
         async with asyncio.timeout(limits.explain_timeout_s):
             await _send(worker, plan_frame(request, timeout_s=limits.explain_timeout_s))
             answer = await _receive(worker, "result", "failure", job=request.job)
-        try:
-            return result_of(answer)
-        except FrameError as error:
-            raise WorkerDiedError(error.message) from error
+        return result_of(answer)
 
     async def _end(self, worker: _Worker) -> None:
-        """True on return: the process is gone and its socket closed."""
-        worker.reading.cancel()
-        worker.writer.close()
-        with contextlib.suppress(OSError):
-            await worker.writer.wait_closed()
-        await _reap(worker.process, patience_s=self._limits.stop_timeout_s)
+        """True on return, and when cancelled: the process is gone and its socket closed."""
+        ending = asyncio.create_task(_ended(worker, patience_s=self._limits.stop_timeout_s))
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:  # the pool closes while a dead worker is being put away
+            await ending
+            raise
+
+
+async def _ended(worker: _Worker, *, patience_s: float) -> None:
+    worker.reading.cancel()
+    worker.writer.transport.abort()  # closing would first send what a hanging worker will never read
+    with contextlib.suppress(OSError):
+        await worker.writer.wait_closed()
+    await _reap(worker.process, patience_s=patience_s)
 
 
 async def _reap(process: subprocess.Popen[bytes], *, patience_s: float = 0.0) -> None:

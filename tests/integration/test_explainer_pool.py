@@ -193,6 +193,24 @@ async def test_a_hanging_job_times_out_as_a_failure_and_the_pool_stays_alive(
         await pool.close()
 
 
+async def test_a_worker_that_does_not_even_read_its_job_times_out_too(
+    files: Files, registered: Registered, data: Path
+) -> None:
+    pool = Pool(data, limits=PoolLimits(explain_timeout_s=0.3, prepare_timeout_s=WITHIN_S))
+    await pool.start()
+    try:
+        assert (await answer(pool, asked(files, registered))).state == "ready"
+        larger_than_any_socket_buffer = dict.fromkeys(NAMES, "x" * 2000000)
+        _, waiting = await stopped_in_mid_job(pool, request(registered, larger_than_any_socket_buffer, score=0.5))
+        async with asyncio.timeout(WITHIN_S):
+            result = await waiting
+        assert result.error is not None
+        assert result.error.code == "timeout"
+    finally:
+        async with asyncio.timeout(WITHIN_S):
+            await pool.close()
+
+
 async def test_a_worker_that_dies_while_idle_is_replaced_at_once(pool: Pool) -> None:
     async with asyncio.timeout(WITHIN_S):
         await pool.ready()
