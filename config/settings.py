@@ -10,21 +10,13 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-import jmespath
-import jmespath.exceptions
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from config.extract import Extract, PathExpression
 
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
-
-
-def _is_path_expression(expression: str) -> str:
-    try:
-        jmespath.compile(expression)
-    except jmespath.exceptions.JMESPathError as error:
-        raise ValueError(f"not a JMESPath expression: {error}") from error
-    return expression
 
 
 def _is_secret_reference(reference: str) -> str:
@@ -50,7 +42,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-PathExpression = Annotated[str, AfterValidator(_is_path_expression)]
 SecretReference = Annotated[str, AfterValidator(_is_secret_reference)]
 HttpUrl = Annotated[str, AfterValidator(_is_http_url)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,47}$")]
@@ -73,6 +64,7 @@ class Gateway(Section):
     workers: int = Field(default=1, ge=1, le=64)
     body_bytes_max: int = Field(default=10 * MIB, ge=KIB, le=GIB)
     parse_bytes_max: int = Field(default=MIB, ge=KIB, le=64 * MIB)  # a larger body is recorded, never parsed
+    rows_max: int = Field(default=1_000, ge=1, le=100_000)  # of one call: each row is an entry of its own
     buffer_bytes_max: int = Field(default=256 * KIB, ge=KIB, le=16 * MIB)  # a longer answer is streamed
     header_bytes_max: int = Field(default=16 * KIB, ge=KIB, le=256 * KIB)
     header_timeout_s: Seconds = 10  # a slower client is cut: it holds a connection and nothing else
@@ -144,25 +136,6 @@ class Capture(Section):
     corrects: PathExpression | None = None
 
 
-class Extract(Section):
-    """How an answer becomes a label (JMESPath; what is not found is recorded as not found)."""
-
-    label: PathExpression
-    favourable: tuple[str, ...] = ()
-    adverse: tuple[str, ...] = ()
-    score: PathExpression | None = None
-    case: PathExpression | None = None
-    subject: PathExpression | None = None
-    features: PathExpression | None = None
-
-    @model_validator(mode="after")
-    def _a_label_is_one_or_the_other(self) -> Self:
-        both = sorted(set(self.favourable) & set(self.adverse))
-        if both:
-            raise ValueError(f"adverse: {', '.join(both)} cannot be favourable too")
-        return self
-
-
 class RouteModel(Section):
     """Which registered model answers, and how it announces its version (else the version is declared)."""
 
@@ -198,7 +171,8 @@ class Route(Section):
     evidence: Literal["strict"] = "strict"
     record: tuple[RecordRule, ...] = (RecordRule.model_validate({"path": "/**", "as": "decision"}),)
     capture: Capture = Capture()
-    protocol: Literal["generic"] = "generic"
+    protocol: Literal["generic", "openai", "anthropic", "inference-v2", "kserve-v1", "mlflow"] = "generic"
+    batch: Literal["none", "rows"] = "none"  # rows: one entry for each row of a call
     extract: Extract | None = None
     model: RouteModel | None = None
     explain: Explain = Explain()
@@ -208,6 +182,12 @@ class Route(Section):
     response_headers: tuple[HeaderName, ...] = ()
     timeouts: Timeouts = Timeouts()
     disk_full: Literal["refuse", "pass"] = "refuse"
+
+    @model_validator(mode="after")
+    def _rows_where_a_protocol_has_them(self) -> Self:
+        if self.batch == "rows" and self.protocol == "anthropic":
+            raise ValueError("batch: a message is one decision; protocol anthropic has no rows")
+        return self
 
     @model_validator(mode="after")
     def _nothing_reserved(self) -> Self:

@@ -19,8 +19,7 @@ from config.extract import Extract
 from config.settings import Route
 from gateway.desk.content import parsed
 from gateway.desk.errors import RequestError
-from storage.protocols import Extracted
-from storage.protocols.generic import Extractor, ExtractSpec
+from storage.protocols import Extracted, Extractor, ExtractSpec
 
 PATH_CHARS_MAX: Final = 300
 LABELS_MAX: Final = 12

@@ -1,24 +1,17 @@
-"""Protocols: pure adapters from the bytes of a call to what was asked, what was answered, and the answer's label.
+"""Protocols: pure adapters from the bytes of a call to what was asked, what was answered, and what it means.
 
-An adapter never guesses: what it cannot find is absent, and what is wrong is recorded as an error. Each has a digest,
-so that a changed extractor makes new extraction entries instead of rewriting what was extracted before.
-``generic`` reads any JSON by JMESPath.
+The words: an *exchange* is one call as parsed values; it has *rows*, mostly one; a row has two *sides*, asked and
+answered; a side has a value and, where a language model writes, *replies*. A *reading* is one of the four ways to find
+a value in a side; an *extractor* is all that a route declares, and has a digest, so that a changed one makes new
+extraction entries instead of rewriting what was extracted before.
+
+The way of the data: bytes → `documents` (bounded JSON) or `sse` (events) → one *adapter* (`generic`, `openai`,
+`anthropic`, `inference_v2`, `kserve_v1`, `mlflow`) → `reading` (rows matched) → `readings` → `extraction`.
+
+Nothing here guesses: what cannot be found is absent, and why is recorded. Foreign bytes raise `Unreadable` alone, or,
+above `reading`, nothing. Each adapter also says which event ends a stream: `terminals`.
 """
 
-from __future__ import annotations
+from storage.protocols.extraction import Extracted, Extractor, ExtractSpec, extract, spec_of
 
-from dataclasses import dataclass
-from typing import Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extracted:
-    """What one call says; case and subject are raw and become pseudonyms before they are stored."""
-
-    label: str | None = None
-    favourable: int | None = None  # 1, 0, or None where the label is neither
-    score: float | None = None
-    case: str | None = None
-    subject: str | None = None
-    features: dict[str, Any] | None = None
-    error: str | None = None  # the first of what went wrong, as ``<field>: <what>``
+__all__ = ["ExtractSpec", "Extracted", "Extractor", "extract", "spec_of"]

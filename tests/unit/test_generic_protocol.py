@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from storage.protocols import Extracted
-from storage.protocols.generic import Extractor, ExtractSpec, extract
+from storage.protocols import Extracted, Extractor, ExtractSpec, extract
 
 SPEC = ExtractSpec(
     label="decision",
