@@ -11,7 +11,7 @@ from gateway.proxy.errors import UpstreamFailed
 from gateway.proxy.exchange import Answered, State
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.recording import Recording, Unrecorded
-from gateway.proxy.server import Inbound, Reply, error_reply
+from gateway.proxy.server import Inbound, Reply, error_reply, new_request_id
 from gateway.proxy.upstream import Call
 
 _CLOSE = b"Connection: close\r\n"
@@ -40,6 +40,11 @@ class Answer:
         self._counts = counts
         self._received_at = received_at
         self._now = asyncio.get_running_loop().time
+        self._call: Call | None = None  # the last attempt
+
+    def sent(self, call: Call) -> None:
+        """The request is on its way."""
+        self._call = call
 
     async def whole(self, call: Call) -> Reply:
         """Close the call with its complete answer, then give it to the caller in one piece."""
@@ -53,15 +58,16 @@ class Answer:
             length = length_line(len(body))
         return Reply(self.head(call, recorded + length) + body, keep_alive=self.keep_alive)
 
-    async def failed(self, error: AnswerableError, call: Call | None = None) -> Reply:
-        """Close the call with its failure, then tell the caller, to whom nothing was sent yet."""
+    async def failed(self, error: AnswerableError) -> Reply:
+        """Close the call with its failure and what had come, then tell the caller, to whom nothing was sent yet."""
+        call = self._call
         body = call.drain() if call is not None else b""
         answered = self.answered(call, "upstream_aborted", streamed=False, status=error.status, error=error.code)
         recorded = await self.recording.close(answered, body, media=media_of(call) if call else "")
         self._took()
         return error_reply(
             error,
-            self.recording.decision,
+            self.recording.decision or new_request_id(),
             keep_alive=self.keep_alive,
             extra=recorded,
             body=self.request.head.method != "HEAD",
@@ -115,7 +121,7 @@ class Answer:
 
     def lost(self) -> Answered:
         """What can be said where the gateway itself gave up."""
-        return self.answered(None, "gateway_lost", streamed=False, status=500, error="gateway_lost")
+        return self.answered(self._call, "gateway_lost", streamed=False, status=500, error="gateway_lost")
 
     def _took(self) -> None:
         self._counts.took(self.lane.route.name, self._now() - self._received_at)

@@ -66,7 +66,7 @@ class Worker:
         keyring = Keyring.open(data, create=True)
         self.counts = Counts()
         self._gauge = Gauge(gateway.connections_max)
-        budget = Budget(gateway.pending_bytes_max)
+        self._budget = Budget(gateway.pending_bytes_max)
         self._known = Applications(data)
         self._models = Models(data)
         self._callers = Callers(
@@ -77,7 +77,7 @@ class Worker:
             pseudonym=keyring.pseudonym,
         )
         self._upstreams = Upstreams([route.upstream for route in settings.routes], tls=self._tls)
-        lanes_ = lanes(configuration, self._upstreams, budget)
+        lanes_ = lanes(configuration, self._upstreams, self._budget)
         self.journal = await Journal.open(
             data / "journal" / self._shard,
             origin_base=f"{settings.deployment}/{self._shard}",
@@ -97,7 +97,7 @@ class Worker:
             lanes=lanes_,
             models=self._models,
             recorder=self._recorder,
-            budget=budget,
+            budget=self._budget,
             gauge=self._gauge,
             counts=self.counts,
             own=Own(data, self.counts, self._problems),

@@ -9,22 +9,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from gateway.proxy.errors import UpstreamFailed
 from gateway.proxy.lanes import Lane
 from gateway.proxy.upstream import Call, Connection
 
 PATIENCE_S = 1.0  # an answer that is not complete by then is begun in the journal, and streamed
+REPEATABLE = frozenset({"upstream_no_answer", "upstream_gone"})
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One request as the model gets it: `head` is everything up to and with the empty line."""
+
+    method: str
+    head: bytes
+    body: bytes
+
+
 async def ask(
-    lane: Lane, method: str, head: bytes, body: bytes, *, received_at: float, on_patience: Callable[[], None]
+    lane: Lane,
+    asking: Asking,
+    *,
+    received_at: float,
+    on_sent: Callable[[Call], None],
+    on_patience: Callable[[], None],
 ) -> Call:
     """Send the request and return its call once it is settled (see `Call.settled`).
 
-    `received_at` is on the loop's clock; `on_patience()` is called at most once, when `PATIENCE_S` have passed since
-    then without a complete answer, even while there is no connection yet.
+    `received_at` is on the loop's clock; `on_sent(call)` is called at each attempt; `on_patience()` when `PATIENCE_S`
+    have passed since `received_at` without a complete answer, even while there is no connection yet.
 
     Raises:
         UpstreamFailed, UpstreamSlow: no connection, or it broke off, or a deadline passed, before the call was settled.
@@ -33,32 +49,32 @@ async def ask(
     kept = lane.pool.idle()
     if kept is not None:
         try:
-            return await _attempt(kept, lane, method, head, body, patience_until, on_patience)
+            return await _attempt(kept, lane, asking, patience_until, on_sent, on_patience)
         except UpstreamFailed as error:
-            may_repeat = method in IDEMPOTENT or not error.sent
-            if error.code != "upstream_no_answer" or not may_repeat:
+            may_repeat = asking.method in IDEMPOTENT or not error.sent
+            if error.code not in REPEATABLE or not may_repeat:
                 raise
     fresh = await _connect(lane, patience_until, on_patience)
-    return await _attempt(fresh, lane, method, head, body, patience_until, on_patience)
+    return await _attempt(fresh, lane, asking, patience_until, on_sent, on_patience)
 
 
 async def _attempt(
     connection: Connection,
     lane: Lane,
-    method: str,
-    head: bytes,
-    body: bytes,
+    asking: Asking,
     patience_until: float,
+    on_sent: Callable[[Call], None],
     on_patience: Callable[[], None],
 ) -> Call:
     call = Call(
         connection,
         lane.limits,
-        bodiless=method == "HEAD",
+        bodiless=asking.method == "HEAD",
         started_at=connection.loop.time(),
         patience_until=patience_until,
     )
-    connection.send(head, body, call)
+    on_sent(call)
+    connection.send(asking.head, asking.body, call)
     try:
         await call.settled()
     except asyncio.CancelledError:

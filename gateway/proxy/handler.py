@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from config.errors import AnswerableError
 from gateway.proxy import headers as heads
-from gateway.proxy.calling import ask
+from gateway.proxy.calling import Asking, ask
 from gateway.proxy.answers import Answer, media
 from gateway.proxy.callers import Caller, Callers
 from gateway.proxy.counts import Counts
@@ -236,7 +236,6 @@ class Handler:
         self, request: Inbound, lane: Lane, head: bytes, body: bytes, recording: Recording | Unrecorded
     ) -> Reply:
         """Ask the model and pass its answer on; the recording is closed in every case."""
-        method = request.head.method
         received_at = asyncio.get_running_loop().time()
         answer = Answer(
             request,
@@ -248,7 +247,13 @@ class Handler:
             keep_alive=self._keeps(request),
         )
         try:
-            call = await ask(lane, method, head, body, received_at=received_at, on_patience=recording.begin)
+            call = await ask(
+                lane,
+                Asking(request.head.method, head, body),
+                received_at=received_at,
+                on_sent=answer.sent,
+                on_patience=recording.begin,
+            )
             self._counts.answered(lane.route.name, call.status)
             if call.complete:
                 return await answer.whole(call)

@@ -70,6 +70,8 @@ class _Outlet:
         self._request.on_gone = self._caller_gone
         try:
             self._request.write(self._head)
+            if self._request.gone:
+                self._caller_gone()
             await self._pieces()
             await self._close("client_aborted" if self._request.gone else "complete", None)
         except (AnswerableError, asyncio.CancelledError) as error:
@@ -85,13 +87,15 @@ class _Outlet:
     async def _pieces(self) -> None:
         call = self._call
         recording = self._answer.recording
+        taken = 0  # what has come meanwhile is not this piece's business
         while piece := await call.take():
+            taken += len(piece)
             await recording.piece(piece, self._media)
             if not recording.holds:
                 leaving = piece
             elif self._declared is None:
                 leaving = self._holding.feed(piece)
-            elif call.received_bytes < self._declared:
+            elif taken < self._declared:
                 leaving = piece
             else:
                 self._rest = piece

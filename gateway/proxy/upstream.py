@@ -326,7 +326,7 @@ class Connection(asyncio.Protocol):
         """Write one request; its answer will arrive in `call`."""
         transport = self.transport
         if transport is None or transport.is_closing():
-            raise UpstreamFailed("the connection to the model endpoint is gone")
+            raise UpstreamFailed("the connection to the model endpoint is gone", code="upstream_gone")
         self.call = call
         self.used = True
         self._unframed = False
