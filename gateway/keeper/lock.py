@@ -14,7 +14,7 @@ from typing import Self
 from config.errors import AnswerableError
 
 
-class DataHeld(AnswerableError):
+class DataHeld(AnswerableError):  # noqa: N818 (named after the state that the caller meets)
     """Another process has the data open; a command exits 2 and names it."""
 
     code = "data_held"

@@ -49,6 +49,7 @@ class Progress:
     extracted: dict[str, dict[Scope, int]] = field(default_factory=dict)  # last covered sequence number
     extracted_below: dict[str, int] = field(default_factory=dict)  # all scopes: nothing is missing below this
     settled: dict[str, Settled] = field(default_factory=dict)
+    kept_from: dict[str, int] = field(default_factory=dict)  # parts of what is yet to do may stand from here on
 
     def apply(self, origin: str, seq: int, entry: Mapping[str, Any]) -> bool:
         """Take in one own entry; entries come in order, one that was applied before is ignored (false)."""
@@ -84,6 +85,11 @@ class Progress:
             for scope in [scope for scope, last in scopes.items() if last < below]:
                 del scopes[scope]  # says no more than `below` does: the table stays as small as what is unfinished
 
+    def begin(self, origin: str) -> int:
+        """From where `origin` must be read so that nothing is missed."""
+        below, low = self.extracted_below.get(origin, 0), self.of(origin).low
+        return min(below, low, self.kept_from.get(origin, 0))
+
     def as_json(self) -> dict[str, Any]:
         """The snapshot, for `from_json`."""
         return {
@@ -96,6 +102,7 @@ class Progress:
             },
             "extracted_below": self.extracted_below,
             "settled": {origin: [of.low, sorted(of.done)] for origin, of in self.settled.items()},
+            "kept_from": self.kept_from,
         }
 
     @classmethod
@@ -116,4 +123,5 @@ class Progress:
             },
             extracted_below=dict(snapshot["extracted_below"]),
             settled={origin: Settled(low, set(done)) for origin, (low, done) in snapshot["settled"].items()},
+            kept_from=dict(snapshot["kept_from"]),
         )

@@ -41,7 +41,7 @@ Command = Callable[[Mapping[str, Any]], Lines]
 _log = structlog.get_logger(__name__)
 
 
-class KeeperUnreachable(AnswerableError):
+class KeeperUnreachable(AnswerableError):  # noqa: N818 (named after the state that the caller meets)
     """The data is held, yet nobody listens on its socket."""
 
     code = "keeper_unreachable"

@@ -1,0 +1,242 @@
+"""The commands that a keeper answers, on its socket or in a process that has opened the data itself.
+
+Each is an async generator: lines of progress, then one line with ``result`` and ``exit``. A command that reads a
+person's data takes a desk token and goes the desk's way, access entry included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from config.errors import AnswerableError
+from gateway.keeper import counting, health
+from gateway.keeper.keeper import Keeper
+from gateway.keeper.lifecycle import register
+from gateway.keeper.parts import Parts
+from gateway.keeper.settling import Target
+from gateway.keeper.socket import Command, Lines
+from gateway.keeper.threads import Told
+from gateway.keeper.writing import Writer
+from storage.errors import StorageError
+from storage.migrate import migrate
+
+NEEDS_JOURNAL: Final = frozenset({"models-register", "why"})
+NEEDS_LOOPS: Final = frozenset({"settle", "status"})
+SETTLE_TIMEOUT_S: Final = 600.0
+TELL_EVERY_S: Final = 0.2
+IDS_MAX: Final = 20_000  # of one `count`
+LAST_MAX: Final = 10_000  # of one `models-check`
+
+Value = TypeVar("Value")
+
+
+class ArgumentError(AnswerableError):
+    """An argument is missing or of another kind."""
+
+    code = "arguments_invalid"
+    status = 400
+    advice = "See gateway/keeper/README.md for the commands and their arguments."
+
+
+def unknown(name: str) -> AnswerableError:
+    """The error for a command that there is not."""
+    return AnswerableError(f"no command {name}", code="command_unknown", status=404, advice="See `answerable --help`.")
+
+
+class Commands:
+    """All commands over one opened data directory; `keeper` is None where only its parts are open."""
+
+    def __init__(self, parts: Parts, keeper: Keeper | None) -> None:
+        self._parts = parts
+        self._keeper = keeper
+
+    def table(self) -> Mapping[str, Command]:
+        """Name → command."""
+        return {
+            "count": self.count,
+            "doctor": self.doctor,
+            "migrate": self.migrate,
+            "models-check": self.models_check,
+            "models-register": self.models_register,
+            "rebuild": self.rebuild,
+            "settle": self.settle,
+            "signin-code": self.signin_code,
+            "status": self.status,
+            "verify": self.verify,
+            "why": self.why,
+        }
+
+    async def status(self, _: Mapping[str, Any]) -> Lines:
+        """Counts: what gateways counted, how far each loop is, what ClickHouse holds."""
+        yield {"result": await self._status(), "exit": 0}
+
+    async def settle(self, arguments: Mapping[str, Any]) -> Lines:
+        """Wait until everything durable now is shipped, projected, proven, and explained or failed.
+
+        Raises:
+            AnswerableError: it did not happen within `timeout_s` (``settle_timeout``).
+        """
+        keeper = self._running()
+        timeout_s = float(_optional(arguments, "timeout_s", (int, float)) or SETTLE_TIMEOUT_S)
+        deadline_s = time.monotonic() + timeout_s
+        decided = await keeper.target()
+        visible: Target | None = None
+        where = keeper.where()
+        while True:
+            if visible is None and where.is_decided(decided):
+                visible = await keeper.target()  # what was decided has become entries of the keeper's own
+            if visible is not None and where.is_visible(visible):
+                break
+            if time.monotonic() > deadline_s:
+                raise AnswerableError(
+                    f"not settled after {timeout_s:.0f} s: {'; '.join(keeper.problems()) or 'work is still waiting'}",
+                    code="settle_timeout",
+                    status=504,
+                    advice="Look at `answerable doctor`; what waits is on disk and is not lost.",
+                )
+            yield {"progress": where.progress(decided)}
+            await asyncio.sleep(TELL_EVERY_S)
+        yield {"result": await self._status(), "exit": 0}
+
+    async def count(self, arguments: Mapping[str, Any]) -> Lines:
+        """How many of the given decisions are shipped and explained, by ClickHouse."""
+        ids = _required(arguments, "decisions", list)
+        if len(ids) > IDS_MAX or not all(isinstance(one, str) for one in ids):
+            raise ArgumentError(f"`decisions` has at most {IDS_MAX} ids")
+        yield {"result": await asyncio.to_thread(counting.of_decisions, self._parts.database, ids), "exit": 0}
+
+    async def doctor(self, _: Mapping[str, Any]) -> Lines:
+        """Everything that can be wrong on this host; exit 1 if something is."""
+        await self._parts.library.look()
+        checks = await asyncio.to_thread(health.examine, self._parts)
+        failed = any(check.state == "fail" for check in checks)
+        yield {"result": {"checks": [check.as_json() for check in checks]}, "exit": int(failed)}
+
+    async def migrate(self, _: Mapping[str, Any]) -> Lines:
+        """Bring the schema to this release."""
+        applied = await self._parts.shipping.alone(
+            lambda _projector: migrate(self._parts.database, now_ns=time.time_ns())
+        )
+        yield {"result": {"applied": [migration.name for migration in applied]}, "exit": 0}
+
+    async def rebuild(self, _: Mapping[str, Any]) -> Lines:
+        """Drop the typed tables and make them again from entries alone."""
+        yield {"progress": {"state": "emptying the typed tables"}}
+        rows = await self._parts.shipping.alone(lambda projector: projector.rebuild(now_ns=time.time_ns()))
+        yield {"result": {"rows": rows}, "exit": 0}
+
+    async def verify(self, _: Mapping[str, Any]) -> Lines:
+        """Recompute everything that was signed; exit 0 sound, 1 broken, 2 cannot tell."""
+        raise AnswerableError("later")
+        yield {}
+
+    async def models_register(self, arguments: Mapping[str, Any]) -> Lines:
+        """Register a model, and state it in the ledger."""
+        path = Path(_required(arguments, "file", str))
+        yield {"progress": {"state": "checking artifact and baseline"}}
+        registered = await register(path, self._parts.configuration.data, self._writer(), self._parts.models)
+        yield {"result": registered, "exit": 0}
+
+    async def models_check(self, arguments: Mapping[str, Any]) -> Lines:
+        """Run a registration's model on recorded decisions; exit 1 if any answers differently."""
+        # imported when needed: it loads xgboost
+        from gateway.keeper.checking import check_model  # noqa: PLC0415
+
+        path = Path(_required(arguments, "file", str))
+        last = min(LAST_MAX, _optional(arguments, "last", (int,)) or 200)
+        told = Told(lambda tell: check_model(self._parts, path, last=last, tell=tell))
+        async for line in told.lines():
+            yield line
+        compared = told.result
+        result = {
+            "total": compared.total,
+            "bound": compared.bound,
+            "summary": compared.summary,
+            "differences": list(compared.differences),
+        }
+        yield {"result": result, "exit": int(compared.bound < compared.total)}
+
+    async def why(self, arguments: Mapping[str, Any]) -> Lines:
+        """The justification of one decision, by the rights of the token that is shown."""
+        keeper = self._open()
+        found = await keeper.desk.why(
+            _required(arguments, "token", str),
+            _required(arguments, "decision", str),
+            purpose=_required(arguments, "purpose", str),
+            ticket=_optional(arguments, "ticket", (str,)),
+        )
+        yield {"result": found, "exit": 0}
+
+    async def signin_code(self, arguments: Mapping[str, Any]) -> Lines:
+        """A link to the desk that signs in once; only where the configuration says that this is for development."""
+        desk = self._parts.configuration.settings.desk
+        if not (desk.development or desk.developer):
+            raise AnswerableError(
+                "one-time codes are for development and demonstration",
+                code="not_development",
+                status=403,
+                advice="Sign in through your issuer, or set desk.development on a loopback address.",
+            )
+        path = self._running().desk.invite(
+            subject=_required(arguments, "subject", str),
+            roles=[str(role) for role in _required(arguments, "roles", list)],
+            purpose=_optional(arguments, "purpose", (str,)),
+            ticket=_optional(arguments, "ticket", (str,)),
+            onward=_optional(arguments, "target", (str,)) or "",
+        )
+        yield {"result": {"path": path}, "exit": 0}
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _status(self) -> dict[str, Any]:
+        keeper = self._running()
+        await self._parts.library.look()
+        try:
+            totals: dict[str, int] | None = await asyncio.to_thread(counting.totals, self._parts.database)
+        except StorageError:
+            totals = None  # the database is away: `problems` says why
+        shards = keeper.where().shards()
+        counted = {name: sum(row[name] for row in shards) for name in ("accepted", "closed", "open", "lost", "refused")}
+        return {
+            "deployment": self._parts.configuration.settings.deployment,
+            "configuration": self._parts.configuration.digest,
+            "calls": counted,
+            "decisions": totals,
+            "waiting": keeper.schedule.waiting,
+            "shards": shards,
+            "problems": list(keeper.problems()),
+        }
+
+    def _writer(self) -> Writer:
+        return self._open().writer
+
+    def _open(self) -> Keeper:
+        if self._keeper is None:
+            raise AnswerableError("this command needs the keeper's journal", advice="Start the keeper.")
+        return self._keeper
+
+    def _running(self) -> Keeper:
+        keeper = self._open()
+        if not keeper.is_running:
+            raise AnswerableError(
+                "this command needs a running keeper", code="keeper_needed", status=503, advice="Start the keeper."
+            )
+        return keeper
+
+
+def _required(arguments: Mapping[str, Any], name: str, kind: type[Value]) -> Value:
+    value = arguments.get(name)
+    if not isinstance(value, kind):
+        raise ArgumentError(f"`{name}` is missing or not a {kind.__name__}")
+    return value
+
+
+def _optional(arguments: Mapping[str, Any], name: str, kinds: Sequence[type]) -> Any:
+    value = arguments.get(name)
+    if value is not None and (not isinstance(value, tuple(kinds)) or isinstance(value, bool)):
+        raise ArgumentError(f"`{name}` is not a {kinds[0].__name__}")
+    return value

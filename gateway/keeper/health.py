@@ -1,0 +1,117 @@
+"""What `answerable doctor` looks at: everything on this host that can be wrong, each said in one line. Blocking."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.keeper.parts import Parts
+from gateway.keeper.tail import Shelf
+from storage.errors import StorageError
+from storage.migrate import migrations
+from storage.watermark import FAILED
+
+State = Literal["ok", "warn", "fail"]
+DISK_WARN_SHARE, DISK_FAIL_SHARE = 0.70, 0.95
+UNSHIPPED_WARN_S = 60.0  # a shipment takes a second; a minute means that something is away
+_APPLIED = "SELECT count() FROM migrations"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding."""
+
+    name: str
+    state: State
+    detail: str
+
+    def as_json(self) -> dict[str, str]:
+        """For the command's answer."""
+        return {"name": self.name, "state": self.state, "detail": self.detail}
+
+
+def examine(parts: Parts) -> list[Check]:
+    """Every check, in the order in which a person would look."""
+    return [
+        *_data(parts),
+        _database(parts),
+        *(check for shelf in parts.library.shelves for check in _shard(parts, shelf)),
+        *_models(parts),
+        _surface(parts),
+    ]
+
+
+def _data(parts: Parts) -> Iterator[Check]:
+    data = parts.configuration.data
+    usage = shutil.disk_usage(data)
+    share = usage.used / usage.total
+    state: State = "fail" if share >= DISK_FAIL_SHARE else "warn" if share >= DISK_WARN_SHARE else "ok"
+    yield Check("disk", state, f"{share:.0%} used, {usage.free / 2**30:.1f} GiB free under {data}")
+    keys = data / "keys"
+    loose = [path.name for path in sorted(keys.iterdir()) if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)]
+    if not os.access(data, os.W_OK):
+        yield Check("data", "fail", f"{data} cannot be written by this user")
+    if loose:
+        yield Check("keys", "warn", f"others may read {', '.join(loose)}: chmod 600")
+    else:
+        yield Check("keys", "ok", "readable by their owner only")
+
+
+def _database(parts: Parts) -> Check:
+    wanted = len(migrations())
+    try:
+        began_s = time.monotonic()
+        ((applied,),) = parts.database.rows(_APPLIED)
+    except StorageError as error:
+        return Check("clickhouse", "fail", f"{error.message} ({error.advice})")
+    took_ms = (time.monotonic() - began_s) * 1000
+    if applied < wanted:
+        return Check("clickhouse", "fail", f"schema {applied} of {wanted}: run `answerable migrate`")
+    return Check(
+        "clickhouse", "ok", f"{parts.configuration.settings.storage.profile}, schema {applied}, {took_ms:.0f} ms"
+    )
+
+
+def _shard(parts: Parts, shelf: Shelf) -> Iterator[Check]:
+    name = f"shard {shelf.origin}"
+    if shelf.damage is not None:
+        yield Check(name, "fail", f"damaged: {shelf.damage.message}")
+        return
+    if shelf.mark.state == FAILED:
+        yield Check(name, "fail", "its disk refused a write; the worker must be restarted")
+    counters = shelf.mark.counters
+    line = parts.shipping.lines.get(shelf.origin)
+    behind = shelf.next_seq - parts.shipping.shipped_below(shelf.origin) if line is not None else None
+    waits_s = 0.0 if line is None or not behind else time.monotonic() - max(line.shipped_s, 0.0)
+    detail = f"accepted {counters.accepted} = closed {counters.closed} + open {counters.open} + lost {counters.lost}"
+    if behind is not None:
+        detail += f"; {behind} entries not shipped"
+    state: State = "warn" if counters.lost or waits_s > UNSHIPPED_WARN_S else "ok"
+    yield Check(name, state, detail)
+
+
+def _models(parts: Parts) -> Iterator[Check]:
+    for route in parts.configuration.settings.routes:
+        if route.model is None:
+            continue
+        found = parts.models.find(route.model.name, route.model.version, None)
+        announced = route.model.version is None
+        if found is None and not (announced and parts.models.has(route.model.name)):
+            version = f" {route.model.version}" if route.model.version else ""
+            detail = f"{route.model.name}{version} is not registered: no decision of this route can be explained"
+            yield Check(f"model of {route.name}", "warn", detail)
+        else:
+            yield Check(f"model of {route.name}", "ok", f"{route.model.name} is registered")
+
+
+def _surface(parts: Parts) -> Check:
+    broad = parts.configuration.settings.storage.allow_broad_grants
+    if parts.configuration.settings.storage.profile == "chdb":
+        detail = "embedded: whoever owns the files can change them; tampering is evident, not prevented"
+        return Check("grants", "ok", detail)
+    return Check("grants", "warn" if broad else "ok", "broad grants are allowed" if broad else "as the accounts say")

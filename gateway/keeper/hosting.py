@@ -1,0 +1,129 @@
+"""What the desk is given: the host's real parts, as `gateway.desk.context.Context` asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from config.load import Configuration
+from gateway import development
+from gateway.desk.app import Desk, create
+from gateway.desk.context import Access, Context, Job, Proof
+from gateway.keeper.opening import by_part, opened
+from gateway.keeper.writing import Content, Writer
+from storage import proofs, queries
+from storage.clickhouse import Database
+from storage.entries import decode
+from storage.keys import Keyring
+from storage.segment import StoredPart, WrappedKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """The parts that a process brings to its desk."""
+
+    configuration: Configuration
+    database: Database
+    keyring: Keyring
+    writer: Writer
+    job: Callable[[str], Job | None]
+    problems: Callable[[], Sequence[str]]
+
+    def desk(self) -> Desk:
+        """A desk over these parts, not listening yet."""
+        settings = self.configuration.settings
+        issuers = settings.desk.issuers
+        if settings.desk.development:
+            issuers = (*issuers, development.issuer(self.configuration.data))
+        return create(
+            Context(
+                configuration=self.configuration,
+                database=self.database,
+                record_access=self.record_access,
+                open_parts=self.open_parts,
+                prove=self.prove,
+                pseudonyms=self.keyring.pseudonyms,
+                job=self.job,
+                problems=self.problems,
+                issuers=issuers,
+                now_ns=time.time_ns,
+                random=os.urandom,
+            )
+        )
+
+    async def record_access(self, access: Access) -> None:
+        """Write one look into the own journal; true on return: it is durable. Raises the journal's errors."""
+        fields = {
+            "role": access.role,
+            "action": access.action,
+            "purpose": access.purpose,
+            "ticket": None if access.ticket is None else self.keyring.pseudonym(access.tenant, "ticket", access.ticket),
+            "outcome": access.outcome.value,
+            "reason": access.reason,
+            "case": access.case,
+            "subject": access.subject,
+            "filter": access.filter,
+            "rows": access.rows,
+            "matter": access.matter,
+        }
+        draft = self.writer.draft(
+            "access",
+            tenant=access.tenant,
+            actor=access.actor,
+            route=access.route,
+            decision=access.decision,
+            fields=fields,
+        )
+        # a ticket is people's free text, and free text stands in sealed parts only
+        contents: list[Content] = [] if access.ticket is None else [("ticket", "text/plain", access.ticket.encode())]
+        await self.writer.append(draft, contents)
+
+    async def open_parts(self, entry: bytes) -> Mapping[str, bytes]:
+        """The plaintext of an entry's parts by name, out of ClickHouse; a part whose key is gone is left out."""
+        return await asyncio.to_thread(open_stored, self.database, self.keyring, entry)
+
+    async def prove(self, origin: str, seq: int) -> Proof | None:
+        """The proof of one entry, verified before it is handed out; None while no checkpoint covers it."""
+        public = self.keyring.log.public_key().public_bytes_raw()
+        proven = await asyncio.to_thread(proofs.prove, self.database, origin, seq, public=public)
+        if proven is None:
+            return None
+        text = proven.text.decode()
+        return Proof(origin=proven.origin, seq=proven.seq, leaf=proven.leaf, size=proven.size, text=text)
+
+
+def open_stored(database: Database, keyring: Keyring, raw: bytes) -> dict[str, bytes]:
+    """The plaintext of an entry's parts by name, out of ClickHouse; a part whose key is gone is left out. Blocking.
+
+    Raises:
+        Unverifiable: what is stored does not match what the entry commits to.
+        StorageUnavailable, QueryError: the database does not answer, or will not.
+    """
+    entry = decode(raw)
+    origin, seq = entry["origin"], entry["seq"]
+    names = sorted({part["key"] for part in entry["parts"]})
+    found = queries.wrapped_keys(database, origin, seq, names)
+    keys = {key.key_id: WrappedKey(key.key_id, key.counter, key.wrapped, key.segment) for key in found}
+    headers = {}
+    for segment in {key.segment for key in keys.values()}:
+        header = queries.segment_header(database, origin, segment)
+        if header is not None:
+            headers[segment] = header
+    chunks = [
+        StoredPart(part.key_id, part.index, part.chunk, part.data)
+        for part in queries.parts(database, origin, seq, sorted(keys))
+    ]
+    return opened(entry, stored=by_part(chunks), keys=keys, headers=headers, keyring=keyring)
+
+
+async def listening(desk: Desk, configuration: Configuration) -> web.AppRunner:
+    """The desk at its address; raises OSError where the port is taken."""
+    runner = desk.runner()
+    await runner.setup()
+    await web.TCPSite(runner, configuration.settings.desk.host, configuration.settings.desk.port).start()
+    return runner

@@ -1,0 +1,232 @@
+"""Keepers for tests: a real configuration, decisions as a gateway records them, a keeper in this process or its own."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from config.load import Configuration, load
+from config.processes import start
+from gateway.keeper.keeper import Keeper
+from gateway.keeper.lock import DataLock
+from gateway.keeper.parts import Parts
+from gateway.proxy.exchange import Answered, Asked, Model, begin, closing
+from storage.entries import Ref
+from storage.journal import Appended, Journal, JournalLimits
+from storage.keys import Keyring
+from storage.writer import PartKey
+from tests.support.loans import Loans, applicant
+
+ROUTE = {
+    "name": "loans",
+    "prefix": "/loans",
+    "upstream": "http://127.0.0.1:9",
+    "extract": {
+        "label": "decision",
+        "favourable": ["approved"],
+        "adverse": ["denied"],
+        "score": "score",
+        "case": "case",
+        "features": "{income: income, debt: debt, years: years}",
+    },
+    "model": {"name": "loans", "version": "1.0"},
+}
+
+
+def written(folder: Path, *, loans: Loans | None = None, **changes: Any) -> Configuration:
+    """A configuration file in `folder`, loaded; its data lies in ``folder/data``."""
+    tree: dict[str, Any] = {
+        "deployment": "test",
+        "data": "data",
+        "gateway": {"port": 0},
+        "desk": {"port": 0, "development": True},
+        "callers": {"mode": "open"},
+        "routes": [ROUTE],
+    }
+    if loans is not None:
+        tree["models"] = [str(loans.registration)]
+    tree |= changes
+    path = folder / "answerable.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return load(path, {})
+
+
+class Gateway:
+    """Writes decisions into a shard's journal as a gateway worker does, without the HTTP around it."""
+
+    def __init__(self, configuration: Configuration, journal: Journal, loans: Loans) -> None:
+        self.configuration = configuration
+        self.journal = journal
+        self._loans = loans
+
+    @classmethod
+    async def open(
+        cls, configuration: Configuration, loans: Loans, *, shard: str = "gateway-0", segment_bytes: int = 1 << 20
+    ) -> "Gateway":
+        keys = Keyring.open(configuration.data, create=True).journal_keys()
+        journal = await Journal.open(
+            configuration.data / "journal" / shard,
+            origin_base=f"{configuration.settings.deployment}/{shard}",
+            keys=keys,
+            config=configuration.digest,
+            limits=JournalLimits(segment_bytes=segment_bytes, call_bytes_reserved=512),
+        )
+        return cls(configuration, journal, loans)
+
+    async def close(self) -> None:
+        await self.journal.close()
+
+    async def decide(self, number: int, **changes: Any) -> Appended:
+        """One buffered decision about applicant `number`."""
+        self.journal.admit("default", "loans")
+        request, answer = self.bodies(number)
+        key = self.journal.new_key()
+        asked_part, asked_bytes = key.sealer.seal("request", "application/json", request, 0)
+        answered_part, answered_bytes = key.sealer.seal("response", "application/json", answer, 1)
+        draft = closing(
+            self._asked(),
+            self._answered(len(answer), **changes),
+            ts_ns=time.time_ns(),
+            parts=(asked_part, answered_part),
+            prev=(),
+        )
+        return await self.journal.append(draft, parts=[asked_bytes, answered_bytes], key=key, closes=True)
+
+    async def stream(self, number: int, *, pieces: int = 3) -> "Streaming":
+        """A streamed decision: its begin entry and first chunks are durable on return, `end` closes it."""
+        self.journal.admit("default", "loans")
+        asked = self._asked()
+        request, answer = self.bodies(number)
+        key = self.journal.new_key()
+        sealed = key.sealer.seal("request", "application/json", request, 0)
+        draft = begin(asked, entry=self.journal.new_id(), ts_ns=time.time_ns(), parts=(sealed[0],))
+        begun = await self.journal.append(draft, parts=[sealed[1]], key=key)
+        streaming = Streaming(self, asked, sealed[0], key, begun, answer)
+        for at in range(pieces):
+            size = -(-len(answer) // pieces)
+            await streaming.chunk(answer[at * size : (at + 1) * size])
+        return streaming
+
+    def bodies(self, number: int) -> tuple[bytes, bytes]:
+        features = applicant(number)
+        numbers = {name: value for name, value in features.items() if name != "case"}
+        return orjson.dumps(features), orjson.dumps(self._loans.answer(numbers))
+
+    def _asked(self) -> Asked:
+        return Asked(
+            decision=self.journal.new_id(),
+            record="decision",
+            tenant="default",
+            route="loans",
+            actor="app:test",
+            app="test",
+            method="POST",
+            path="/loans/score",
+            received_ns=time.time_ns(),
+            trace=None,
+            case=None,
+            subject=None,
+            purpose=None,
+            corrects=None,
+            headers={},
+            mode="strict",
+            retention="default",
+            config=self.configuration.digest,
+        )
+
+    def _answered(self, size: int, **changes: Any) -> Answered:
+        known: dict[str, Any] = {
+            "status": 200,
+            "error": None,
+            "state": "complete",
+            "streamed": False,
+            "bytes": size,
+            "first_us": 100,
+            "upstream_us": 200,
+            "total_us": 300,
+            "model": Model(name="loans", version="1.0", digest=None, source="declared"),
+            "headers": {},
+        }
+        return Answered(**(known | changes))
+
+
+class Streaming:
+    """A streamed call that is still open."""
+
+    def __init__(
+        self, gateway: Gateway, asked: Asked, request: Any, key: PartKey, begun: Appended, answer: bytes
+    ) -> None:
+        self._gateway, self._asked, self._request, self._key, self._begun = gateway, asked, request, key, begun
+        self._part = key.sealer.open_stream_part("response", "application/json", 1)
+        self._size = len(answer)
+        self.decision = asked.decision
+
+    async def chunk(self, plaintext: bytes) -> None:
+        await self._gateway.journal.append_parts(self._key, [self._part.chunk(plaintext)], ts_ns=time.time_ns())
+
+    async def end(self) -> Appended:
+        draft = closing(
+            self._asked,
+            self._gateway._answered(self._size, streamed=True),
+            ts_ns=time.time_ns(),
+            parts=(self._request, self._part.finish()),
+            prev=(Ref(orjson.loads(self._begun.entry)["id"], self._begun.leaf),),
+        )
+        return await self._gateway.journal.append(draft, key=self._key, closes=True)
+
+
+@contextlib.asynccontextmanager
+async def kept(configuration: Configuration) -> AsyncIterator[Keeper]:
+    """A keeper with its loops in this process; closed in order at the end."""
+    lock = DataLock.take(configuration.data)
+    parts = await Parts.open(configuration)
+    try:
+        keeper = await Keeper.open(parts)
+        try:
+            await keeper.start()
+            yield keeper
+        finally:
+            await keeper.close()
+    finally:
+        await parts.close()
+        lock.release()
+
+
+async def until(condition: Callable[[], Any], *, within_s: float = 30.0) -> Any:
+    """The first true value of `condition`, asked each 20 ms."""
+    async with asyncio.timeout(within_s):
+        while not (value := condition()):
+            await asyncio.sleep(0.02)
+        return value
+
+
+@contextlib.contextmanager
+def apart(configuration: Configuration, *, log: Path | None = None) -> Iterator[Any]:
+    """A keeper in a process of its own, without a desk; killed at the end if it still runs."""
+    with contextlib.ExitStack() as stack:
+        output = None if log is None else stack.enter_context(log.open("ab"))
+        process = start(
+            [sys.executable, "-m", "tests.support.keeping", str(configuration.path)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    from gateway.keeper.app import run_keeper
+
+    raise SystemExit(asyncio.run(run_keeper(load(Path(sys.argv[1]), os.environ), desk=False)))
