@@ -11,32 +11,32 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 from aiohttp.test_utils import TestClient, TestServer
-from yarl import URL
 
 from config.load import Configuration, from_tree
 from gateway.desk.app import Desk, create
-from gateway.desk.context import Access, Context, Job, Proof
-from gateway.keeper.hosting import open_stored
+from gateway.desk.context import Context, Job, Proof
+from gateway.keeper.hosting import Host
 from gateway.keeper.writing import Writer
-from storage import merkle, notes
+from storage import proofs
 from storage.clickhouse import Database
-from storage.entries import Draft, Ref, decode, leaf_hash
+from storage.durable import KERNEL, Syscalls
+from storage.entries import Draft, Ref, decode
 from storage.ids import b64, uuid7
 from storage.journal import Journal
 from storage.keys import Keyring
-from storage.notes import Checkpoint
+from storage.ledger import Ledger
 from storage.projections import Projector
 from storage.reading import SegmentTail
 from storage.segment import SegmentHeader
 from storage.shipper import Shipper
 from tests.support.journals import SMALL, read_all
-from tests.support.tokens import ISSUER, TokenIssuer
+from tests.support.tokens import TokenIssuer
 
 TENANT = "first-bank"
 DAY_NS = 86_400 * 1_000_000_000
@@ -182,6 +182,7 @@ class Records:
     keyring: Keyring
     by_name: dict[str, Made] = field(default_factory=dict)
     tails: dict[Path, tuple[SegmentTail, Shipper]] = field(default_factory=dict)
+    ledgers: dict[Path, Ledger] = field(default_factory=dict)
     projector: Projector | None = None
 
     def id(self, name: str) -> str:
@@ -217,23 +218,17 @@ class Records:
                 pass
 
     def checkpoint(self) -> None:
-        """Sign a checkpoint over everything that is shipped."""
-        for _, shipper in self.tails.values():
-            leaves = self.leaves(shipper.origin)
-            if leaves:
-                root = merkle.root_of(leaves)
-                text = Checkpoint(origin=shipper.origin, size=len(leaves), root=root).text()
-                note = notes.sign(text, name="bank", key=self.keyring.log).decode()
-                row = (shipper.origin, len(leaves), root, note, time.time_ns())
-                columns = ("origin", "size", "root", "note", "ts")
-                self.database.insert("checkpoints", columns, [row], token=f"{shipper.origin}:{len(leaves)}")
-
-    def leaves(self, origin: str) -> list[bytes]:
-        """All leaf hashes of a ledger, recomputed from the entries."""
-        found = self.database.rows(
-            "SELECT entry FROM entries WHERE origin = {origin:String} ORDER BY seq", {"origin": origin}
-        )
-        return [leaf_hash(row[0]) for row in found]
+        """Sign and publish a checkpoint over everything that is shipped."""
+        for directory, (_, shipper) in self.tails.items():
+            ledger = self.ledgers.get(directory)
+            if ledger is None:
+                ledger = Ledger(self.data / "ship", shipper.origin, key=self.keyring.log)
+                self.ledgers[directory] = ledger
+            tail = SegmentTail(directory)
+            ledger.apply(tail.batches())
+            tail.close()
+            ledger.sign(now_ns=time.time_ns())
+            ledger.publish(self.database)
 
 
 def _headers(directory: Path) -> Callable[[int], bytes]:
@@ -363,8 +358,6 @@ class Past:
 
 
 def _at(draft: Draft, at_ns: int) -> Draft:
-    from dataclasses import replace
-
     return replace(draft, ts_ns=at_ns)
 
 
@@ -473,33 +466,30 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(records: Records, tmp_path: Path, **desk: Any) -> AsyncIterator[Running]:
+async def running(
+    records: Records, tmp_path: Path, *, syscalls: Syscalls = KERNEL, **desk: Any
+) -> AsyncIterator[Running]:
     """A desk over `records`, listening on loopback."""
     issuer = TokenIssuer()
     loaded = configuration(tmp_path, **desk)
     journal = await Journal.open(
-        tmp_path / "desk-journal", origin_base="bank/desk", keys=records.keyring.journal_keys(), limits=SMALL
+        tmp_path / "desk-journal",
+        origin_base="bank/desk",
+        keys=records.keyring.journal_keys(),
+        limits=SMALL,
+        syscalls=syscalls,
     )
-    writer, jobs, clock, problems = Writer(journal, config="9f" * 32), {}, [NOW_NS], []
-
-    async def record(access: Access) -> None:
-        fields = {
-            name: getattr(access, name)
-            for name in ("role", "action", "purpose", "reason", "case", "subject", "filter", "rows", "matter")
-        }
-        fields["outcome"] = access.outcome.value
-        draft = writer.draft(
-            "access",
-            tenant=access.tenant,
-            actor=access.actor,
-            route=access.route,
-            decision=access.decision,
-            fields=fields,
-        )
-        await writer.append(draft, [("ticket", "text/plain", access.ticket.encode())] if access.ticket else [])
-
-    async def open_parts(entry: bytes) -> Mapping[str, bytes]:
-        return await asyncio.to_thread(open_stored, records.database, records.keyring, entry)
+    jobs: dict[str, Job] = {}
+    problems: list[str] = []
+    clock = [NOW_NS]
+    host = Host(
+        configuration=loaded,
+        database=records.database,
+        keyring=records.keyring,
+        writer=Writer(journal, config="9f" * 32),
+        job=jobs.get,
+        problems=lambda: problems,
+    )
 
     async def prove(origin: str, seq: int) -> Proof | None:
         return await asyncio.to_thread(_proof, records, origin, seq)
@@ -507,8 +497,8 @@ async def running(records: Records, tmp_path: Path, **desk: Any) -> AsyncIterato
     context = Context(
         configuration=loaded,
         database=records.database,
-        record_access=record,
-        open_parts=open_parts,
+        record_access=host.record_access,
+        open_parts=host.open_parts,
         prove=prove,
         pseudonyms=records.keyring.pseudonyms,
         job=jobs.get,
@@ -529,16 +519,8 @@ async def running(records: Records, tmp_path: Path, **desk: Any) -> AsyncIterato
 
 
 def _proof(records: Records, origin: str, seq: int) -> Proof | None:
-    from storage import queries
-
-    covering = queries.checkpoint_covering(records.database, origin, seq)
-    if covering is None:
+    public = records.keyring.log.public_key().public_bytes_raw()
+    found = proofs.prove(records.database, origin, seq, public=public)
+    if found is None:
         return None
-    leaves = records.leaves(origin)[: covering.size]
-    path = merkle.inclusion_path(leaves, seq)
-    merkle.verify_inclusion(leaves[seq], index=seq, size=covering.size, path=path, root=covering.root)
-    text = notes.proof_text(notes.Proof(index=seq, path=tuple(path), checkpoint=covering.note.encode())).decode()
-    return Proof(origin=origin, seq=seq, leaf=leaves[seq], size=covering.size, text=text)
-
-
-__all__ = ["EVIL", "ISSUER", "NOW_NS", "START_NS", "TENANT", "URL", "Records", "body", "running", "write_bank"]
+    return Proof(origin=origin, seq=seq, leaf=found.leaf, size=found.size, text=found.text.decode())
