@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from config.errors import AnswerableError
 from gateway.proxy import headers as heads
@@ -29,18 +30,24 @@ class Answer:
         counts: Counts,
         *,
         received_at: float,
-        keep_alive: bool,
+        keeps: Callable[[Inbound], bool],
     ) -> None:
-        """`received_at` is on the loop's clock, in seconds."""
+        """`received_at` is on the loop's clock, in seconds; `keeps` is asked when the head is made."""
         self.request = request
         self.lane = lane
         self.recording = recording
-        self.keep_alive = keep_alive
+        self.ends_connection = False  # set where only the connection's end can end the answer
+        self._keeps = keeps
         self._models = models
         self._counts = counts
         self._received_at = received_at
         self._now = asyncio.get_running_loop().time
         self._call: Call | None = None  # the last attempt
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether another request may follow on the caller's connection."""
+        return not self.ends_connection and self._keeps(self.request)
 
     def sent(self, call: Call) -> None:
         """The request is on its way."""
@@ -56,7 +63,8 @@ class Answer:
             length = b"" if call.declared_bytes is None or call.status == 204 else length_line(call.declared_bytes)
         else:
             length = length_line(len(body))
-        return Reply(self.head(call, recorded + length) + body, keep_alive=self.keep_alive)
+        keep_alive = self.keep_alive
+        return Reply(self.head(call, recorded + length, keep_alive=keep_alive) + body, keep_alive=keep_alive)
 
     async def failed(self, error: AnswerableError) -> Reply:
         """Close the call with its failure and what had come, then tell the caller, to whom nothing was sent yet."""
@@ -73,7 +81,7 @@ class Answer:
             body=self.request.head.method != "HEAD",
         )
 
-    def head(self, call: Call, ours: bytes) -> bytes:
+    def head(self, call: Call, ours: bytes, *, keep_alive: bool) -> bytes:
         """Status line and headers for the caller; `ours` are whole lines, framing included.
 
         Raises:
@@ -83,7 +91,7 @@ class Answer:
         passed = b"".join(lines)
         if not heads.is_clean(passed, len(lines)):
             raise UpstreamFailed("the model's headers hold control characters", code="upstream_malformed", sent=True)
-        closing = b"" if self.keep_alive else _CLOSE
+        closing = b"" if keep_alive else _CLOSE
         return b"%b%b%b%b\r\n" % (heads.status_line(call.status), passed, ours, closing)
 
     def answered(

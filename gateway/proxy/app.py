@@ -35,6 +35,8 @@ TICK_S = 0.25  # how late a trickling head or an old chunk may be noticed
 LOOK_S = 1.0  # how often files of the host are looked at: keys and models
 STATE_S = 60.0  # refusals are stated in one entry a minute, so that nobody fills the disk with them
 BACKLOG = 1024
+POLL_S = 0.02
+CUT_S = 0.5  # for handlers to close their calls after the drain has ended
 EXIT_OK, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
 _log = structlog.get_logger(__name__)
@@ -122,11 +124,10 @@ class Worker:
         drain_s = self._configuration.settings.gateway.drain_s
         self._handler.draining = True
         self._server.close()
-        self._plane.pre_shutdown()
-        deadline = asyncio.get_running_loop().time() + drain_s
-        while self._gauge.now and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.02)
-        await self._plane.shutdown(1.0)
+        self._plane.close_idle()
+        await self._calls_ended(drain_s)
+        await self._plane.shutdown(CUT_S)
+        await self._calls_ended(CUT_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -134,6 +135,13 @@ class Worker:
         await self._callers.close()
         self._state()
         await self.journal.close()
+
+    async def _calls_ended(self, within_s: float) -> None:
+        """Return when no call is under way, or `within_s` have passed."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while self._gauge.now and loop.time() < deadline:  # noqa: ASYNC110 - polled once in a process's life
+            await asyncio.sleep(POLL_S)
 
     async def _listen(self, *, reuse_port: bool) -> None:
         gateway = self._configuration.settings.gateway

@@ -244,7 +244,7 @@ class Handler:
             self._models,
             self._counts,
             received_at=received_at,
-            keep_alive=self._keeps(request),
+            keeps=self._keeps,
         )
         try:
             call = await ask(

@@ -19,7 +19,7 @@ from typing import Any, cast
 import orjson
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
@@ -88,7 +88,7 @@ class Inbound(web.BaseRequest):
 
         One that takes nothing for `STALLED_S` is cut: it would hold memory for ever.
         """
-        if not self._protocol.writing_paused:
+        if self.gone or not self._protocol.writing_paused:  # aiohttp's waiter cannot be awaited twice once cancelled
             return
         try:
             async with asyncio.timeout(STALLED_S):
@@ -108,6 +108,8 @@ class Inbound(web.BaseRequest):
         transport.abort()
 
     def _cancel(self, exc: BaseException) -> None:
+        if isinstance(exc, asyncio.CancelledError):  # the worker ends and cancels the handler next
+            return
         self.gone = True
         self._payload.set_exception(exc)
         if self.on_gone is not None:
@@ -201,6 +203,11 @@ class Wire(web.RequestHandler):
         if self._head_since and now - self._head_since > timeout_s:
             self.refuse(RequestSlow(f"the request's head did not arrive within {timeout_s:g} s"))
 
+    def close_if_idle(self) -> None:
+        """Close, unless a request is being handled or waits to be."""
+        if self._current_request is None and not self._messages:
+            self.force_close()
+
     def refuse(self, error: AnswerableError) -> None:
         """Answer bytes that are no request yet, and close."""
         self._head_since = 0.0
@@ -218,8 +225,8 @@ class Wire(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The answer to bytes that are no request, or to a fault of ours; the connection is closed after it."""
-        if isinstance(exc, LineTooLong):
-            error: AnswerableError = HeadTooLarge("a line of the request's head is too long")
+        if isinstance(exc, LineTooLong) or (isinstance(exc, BadHttpMessage) and exc.message.startswith("Too many")):
+            error: AnswerableError = HeadTooLarge("the request's head has too many lines, or too long ones")
         elif isinstance(exc, HttpProcessingError):
             error = BadRequest(f"the request is not HTTP/1.1: {first_line(exc.message)}")
         else:
@@ -271,6 +278,11 @@ class DataPlane(web.Server):
             max_headers=HEADERS_MAX,
             auto_decompress=False,  # what the caller compressed is evidence as it came
         )
+
+    def close_idle(self) -> None:
+        """Close the connections on which nothing is asked; the others close after their answers."""
+        for wire in list(self.wires):
+            wire.close_if_idle()
 
     def tick(self, now: float, timeout_s: float) -> None:
         """Refuse every head that has been arriving for longer than `timeout_s`."""

@@ -57,8 +57,9 @@ class _Outlet:
         elif self._chunked:
             ours += _CHUNKED
         else:
-            answer.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the answer
-        self._head = answer.head(call, ours)
+            answer.ends_connection = True  # HTTP/1.0: the end of the connection is the end of the answer
+        self._keep_alive = answer.keep_alive
+        self._head = answer.head(call, ours, keep_alive=self._keep_alive)
         readable = call.event_stream and not any(heads.lowered(name) == b"content-encoding" for name, _ in call.headers)
         self._holding = Holding(events=readable)
         self._rest = b""  # held because it meets the declared length
@@ -82,7 +83,7 @@ class _Outlet:
             call.give_up()
         self._send(self._rest or self._holding.rest(), last=True)
         await self._request.drained()
-        return Reply(b"", keep_alive=self._answer.keep_alive and not self._request.gone)
+        return Reply(b"", keep_alive=self._keep_alive and not self._request.gone)
 
     async def _pieces(self) -> None:
         call = self._call

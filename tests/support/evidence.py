@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from gateway.proxy.app import Worker
-from storage import receipts
+from storage import receipts, watermark
 from storage.entries import Part
 from storage.ids import unb64
 from storage.keys import Keyring
@@ -81,8 +81,10 @@ class Evidence:
 
 
 def balanced(worker: Worker) -> None:
-    """Invariant 3: accepted = closed + open + lost, with nothing open any more."""
-    counters = worker.journal.counters
+    """Invariant 3: accepted = closed + open + lost, with nothing open any more; good after the worker's end too."""
+    mark = watermark.read(Evidence.of(worker).directory / watermark.NAME)
+    assert mark is not None
+    counters = mark.counters
     assert counters.accepted == counters.closed + counters.lost, counters
 
 
