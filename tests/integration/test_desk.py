@@ -353,8 +353,9 @@ async def test_a_changed_entry_is_shown_as_broken(tmp_path: Path, request: pytes
         async with past(records) as writing:
             made = await writing.decide("changed", case="A-1")
             await writing.extract([made])
+        changed = """replaceOne(entry, '"status":200', '"status":201')"""
         database.command(
-            """ALTER TABLE entries UPDATE entry = replaceOne(entry, '"status":200', '"status":201') WHERE id = {id:UUID}""",
+            f"ALTER TABLE entries UPDATE entry = {changed} WHERE id = {{id:UUID}}",
             {"id": made.id},
             settings={"mutations_sync": 2},
         )
