@@ -14,7 +14,7 @@ from storage.protocols.exchange import Adapter, Reply, Side, ToolCall
 from storage.protocols.faults import ANSWER, REQUEST, Unreadable
 from storage.protocols.sse import Event
 
-_LAST: Final = frozenset({"message_stop", "error"})
+_LAST: Final = ("message_stop", "error")  # no set: what a stranger calls a type may be unhashable
 # what each kind of delta adds to which text of its block
 _TEXTS: Final = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 _INPUT: Final = "partial_json"
@@ -76,7 +76,7 @@ class _Block:
 
     def add(self, delta: dict[str, Any]) -> None:
         kind = delta.get("type")
-        if kind in _TEXTS:
+        if isinstance(kind, str) and kind in _TEXTS:
             name = _TEXTS[kind]
             self._texts.setdefault(name, []).append(typed(delta.get(name), str, ANSWER, "a delta"))
         elif kind == "input_json_delta":

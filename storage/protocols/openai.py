@@ -18,7 +18,7 @@ from storage.protocols.sse import Event
 
 DONE: Final = "[DONE]"
 _LAST_RESPONSES: Final = ("response.completed", "response.incomplete", "response.failed")
-_LAST_TYPES: Final = frozenset({*_LAST_RESPONSES, "error"})
+_LAST_TYPES: Final = (*_LAST_RESPONSES, "error")  # no set: what a stranger calls a type may be unhashable
 _IN_PARTS: Final = ("text", "output_text")
 
 

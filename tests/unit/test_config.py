@@ -49,6 +49,22 @@ def test_a_whole_configuration_loads_with_its_defaults(tmp_path):
     assert len(configuration.digest) == 64
 
 
+@pytest.mark.parametrize(
+    "reading",
+    [
+        "choices[0].message.content",
+        {"json": "verdict"},
+        {"tool": "decide", "argument": "verdict"},
+        {"match": "(?i)verdict: (approved|denied)", "at": "text"},
+    ],
+)
+def test_a_label_can_be_read_in_four_ways_and_the_configuration_says_so_again(tmp_path, reading):
+    configuration = load(write(tmp_path, changed("routes", 0, "extract", "label", value=reading)), {})
+    label = configuration.settings.routes[0].extract.label
+    assert label == reading or label.model_dump(by_alias=True, exclude_none=True) == reading
+    assert b'"batch":"none"' in configuration.canonical
+
+
 def test_the_same_settings_have_the_same_digest_whatever_the_order_of_keys(tmp_path):
     one = load(write(tmp_path, WHOLE), {})
     two = load(write(tmp_path, dict(reversed(WHOLE.items()))), {})
@@ -77,6 +93,24 @@ def test_the_environment_overrides_the_file_and_changes_the_digest(tmp_path):
         (changed("routes", 0, "upstream", value="ftp://x"), "routes.0.upstream: expected http://host"),
         (changed("routes", 0, "extract", "label", value="a["), "routes.0.extract.label: not a JMESPath expression"),
         (changed("routes", 0, "extract", "adverse", value=["approved"]), "approved cannot be favourable too"),
+        (
+            changed("routes", 0, "extract", "label", value=7),
+            "routes.0.extract.label: expected a JMESPath expression, or",
+        ),
+        (
+            changed("routes", 0, "extract", "label", value={"match": "(a)(b)"}),
+            "label.match.match: expected at most one",
+        ),
+        (changed("routes", 0, "extract", "label", value={"match": "(?=a)"}), "not an RE2 expression: invalid perl"),
+        (changed("routes", 0, "extract", "label", value={"match": "(a"}), "not an RE2 expression: missing )"),
+        (
+            changed("routes", 0, "extract", "score", value={"tool": "t", "argument": "a["}),
+            "score.tool.argument: not a JM",
+        ),
+        (changed("routes", 0, "extract", "case", value={"tool": "t", "argument": "a"}), "extract.case: expected"),
+        (changed("routes", 0, "extract", "case", value={"match": "a"}), "case.at: say where in the request"),
+        (changed("routes", 0, "protocol", value="grpc"), "routes.0.protocol: input should be 'generic', 'openai'"),
+        (changed("routes", 0, value={**WHOLE["routes"][0], "protocol": "anthropic", "batch": "rows"}), "has no rows"),
         (changed("routes", 0, "prefix", value="/-/x"), "paths under /-/ belong to the gateway"),
         (changed("routes", 0, "request_headers", value=["Cookie"]), "cookie carries a credential"),
         (changed("routes", value=[]), "routes: tuple should have at least 1 item"),

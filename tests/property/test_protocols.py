@@ -1,0 +1,133 @@
+"""Whatever the bytes: the pieces they come in change nothing, and nothing is raised but the one declared error."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.extract import Extract
+from storage.protocols import Extractor, ExtractSpec
+from storage.protocols.faults import Unreadable
+from storage.protocols.reading import adapter_for
+from storage.protocols.sse import Event, Events
+from storage.protocols.terminals import Terminal
+
+PROTOCOLS = ("generic", "openai", "anthropic", "inference-v2", "kserve-v1", "mlflow")
+WORDS = [
+    *("choices", "index", "delta", "content", "message", "role", "tool_calls", "function", "name", "arguments"),
+    *("finish_reason", "text", "output", "type", "error", "refusal", "model", "usage"),
+    *("content_block", "message_start", "message_stop", "content_block_delta", "text_delta", "partial_json"),
+    *("inputs", "outputs", "shape", "data", "datatype", "parameters", "binary_data_size"),
+    *("predictions", "instances", "dataframe_split", "columns", "dataframe_records"),
+]
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | st.text(max_size=6)
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=5),
+    max_leaves=25,
+)
+LINES = st.sampled_from(
+    [b"data: ", b"data:", b"event: ", b": c", b"id: 1", b"\n", b"\r\n", b"\r", b"\n\n", b"[DONE]", b"\xef\xbb\xbf"]
+)
+STREAMS = st.lists(LINES | st.binary(max_size=8) | JSON.map(lambda value: json.dumps(value).encode()), max_size=25).map(
+    b"".join
+)
+DOCUMENTS = JSON.map(lambda value: json.dumps(value).encode())
+EVENTS = st.lists(JSON, max_size=8).map(
+    lambda said: b"".join(b"data: %b\n\n" % json.dumps(one).encode() for one in said)
+)
+BODIES = st.binary(max_size=200) | DOCUMENTS | STREAMS | EVENTS
+READINGS: list[Any] = [
+    "@",
+    "choices[0].message.content",
+    {"json": "a"},
+    {"tool": "name", "argument": "@"},
+    {"match": "a|(.)"},
+]
+
+
+def _read(pieces: list[bytes]) -> tuple[list[tuple[str, str]], str | None]:
+    events, seen = Events(event_bytes_max=500), list[tuple[str, str]]()
+    try:
+        for piece in pieces:
+            for event in events.feed(piece):
+                seen.append((event.type, event.data))
+    except Unreadable as unreadable:
+        return seen, unreadable.what
+    return seen, None
+
+
+@given(STREAMS, st.lists(st.integers(0, 300), max_size=6))
+def test_events_are_the_same_however_the_stream_is_cut(raw: bytes, cuts: list[int]) -> None:
+    whole = _read([raw])
+    places = [0, *sorted(cuts), len(raw)]
+    assert _read([raw[a:b] for a, b in pairwise(places)]) == whole
+    assert _read([bytes([byte]) for byte in raw]) == whole
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["message", "a"]), st.text(alphabet="ab \n:é🐎", min_size=1)), max_size=5),
+    st.data(),
+)
+def test_what_was_written_as_events_is_read_as_such(said: list[tuple[str, str]], data: st.DataObject) -> None:
+    end = data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
+    raw = "".join(
+        f"event: {kind}{end}" + "".join(f"data: {line}{end}" for line in text.split("\n")) + end for kind, text in said
+    ).encode()
+    assert _read([raw]) == (said, None)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("batch", [False, True])
+@given(request_body=BODIES, answer=BODIES, reading=st.sampled_from(READINGS))
+def test_no_bytes_make_an_extractor_raise(
+    protocol: str, batch: bool, request_body: bytes, answer: bytes, reading: Any
+) -> None:
+    declared = Extract.model_validate({"label": reading, "score": reading})
+    spec = ExtractSpec(
+        protocol=protocol,
+        batch=batch,
+        label=declared.label,
+        score=declared.score,
+        case="@",
+        features="@",
+        favourable=("a",),
+        parse_bytes_max=5_000,
+        rows_max=5,
+    )
+    found = Extractor(spec).rows(request_body, answer)
+    assert 1 <= len(found) <= 5
+    for one in found:
+        assert one.label is not None or one.favourable is None
+        assert one.error is not None or one.label == "a"
+        assert one.error is None or len(one.error.encode()) < 200
+        json.dumps(one.features, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+@given(kind=st.sampled_from(["message", "error", *WORDS]), data=st.text(max_size=30) | JSON.map(json.dumps))
+def test_no_event_makes_the_question_for_the_end_raise(protocol: str, kind: str, data: str) -> None:
+    ends = adapter_for(protocol).ends
+    assert ends is not None
+    assert ends(Event(kind, data, 0)) in (True, False)
+
+
+@pytest.mark.parametrize("protocol", ["openai", "anthropic"])
+@given(raw=STREAMS | EVENTS, size=st.integers(1, 40))
+def test_nothing_of_a_terminal_event_is_ever_free(protocol: str, raw: bytes, size: int) -> None:
+    terminal, ends = Terminal(protocol), adapter_for(protocol).ends
+    assert ends is not None
+    free = 0
+    try:
+        for at in range(0, len(raw), size):
+            now = terminal.feed(raw[at : at + size])
+            assert free <= now <= at + size
+            free = now
+    except Unreadable:
+        return
+    assert not any(ends(event) for event in Events().feed(raw[:free]))
