@@ -191,8 +191,8 @@ async def _report(console: Console, configuration: Configuration, counted: Count
     console.print(f"\nOne of the denied, application {denied.case}. Each link signs in once, within 10 minutes:")
     console.print(f"  as support      {support}", soft_wrap=True)
     console.print(f"  as compliance   {compliance}", soft_wrap=True)
-    console.print(f"\n[dim]Data, journal and log stay in {configuration.data}.")
-    console.print(f"Check it yourself: answerable verify --data {configuration.path.parent}[/]")
+    console.print(f"\n[dim]Data, journal and log stay in {configuration.data}.[/]")
+    console.print(f"[dim]Check it yourself: answerable verify --data {configuration.path.parent}[/]", soft_wrap=True)
     if not counted.whole:
         console.print("[red]Something is missing: see serve.log in the data directory.[/]")
 
