@@ -19,10 +19,12 @@ from gateway.keeper.lifecycle import register
 from gateway.keeper.parts import Parts
 from gateway.keeper.settling import Target
 from gateway.keeper.socket import Command, Lines
-from gateway.keeper.threads import Told
+from gateway.keeper.threads import Tell, Told
 from gateway.keeper.writing import Writer
+from storage.audit import Progress, audit
 from storage.errors import StorageError
 from storage.migrate import migrate
+from storage.verify import Report
 
 NEEDS_JOURNAL: Final = frozenset({"models-register", "why"})
 NEEDS_LOOPS: Final = frozenset({"settle", "status"})
@@ -111,7 +113,7 @@ class Commands:
 
     async def doctor(self, _: Mapping[str, Any]) -> Lines:
         """Everything that can be wrong on this host; exit 1 if something is."""
-        await self._parts.library.look()
+        await self._parts.library.look(discover=True)
         checks = await asyncio.to_thread(health.examine, self._parts)
         failed = any(check.state == "fail" for check in checks)
         yield {"result": {"checks": [check.as_json() for check in checks]}, "exit": int(failed)}
@@ -131,8 +133,12 @@ class Commands:
 
     async def verify(self, _: Mapping[str, Any]) -> Lines:
         """Recompute everything that was signed; exit 0 sound, 1 broken, 2 cannot tell."""
-        raise AnswerableError("later")
-        yield {}
+        told = Told(self._verify)
+        async for line in told.lines():
+            yield line
+        report = told.result
+        claims = [claim.as_json() for claim in report.claims]
+        yield {"result": {"entries": report.entries, "claims": claims}, "exit": report.exit_code}
 
     async def models_register(self, arguments: Mapping[str, Any]) -> Lines:
         """Register a model, and state it in the ledger."""
@@ -194,7 +200,7 @@ class Commands:
 
     async def _status(self) -> dict[str, Any]:
         keeper = self._running()
-        await self._parts.library.look()
+        await self._parts.library.look(discover=True)
         try:
             totals: dict[str, int] | None = await asyncio.to_thread(counting.totals, self._parts.database)
         except StorageError:
@@ -210,6 +216,22 @@ class Commands:
             "shards": shards,
             "problems": list(keeper.problems()),
         }
+
+    def _verify(self, tell: Tell) -> Report:
+        keyring = self._parts.keyring
+        done: dict[str, int] = {}
+
+        def told(progress: Progress) -> None:
+            done[progress.origin] = progress.done
+            tell({"entries": sum(done.values()), "origin": progress.origin})
+
+        return audit(
+            self._parts.database,
+            public=keyring.log.public_key().public_bytes_raw(),
+            data=self._parts.configuration.data,
+            host_keys={keyring.host.public_key().public_bytes_raw()},
+            progress=told,
+        )
 
     def _writer(self) -> Writer:
         return self._open().writer

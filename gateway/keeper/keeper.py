@@ -140,7 +140,7 @@ class Keeper:
 
     async def target(self) -> Target:
         """What is durable in every readable journal now."""
-        await self.parts.library.look()
+        await self.parts.library.look(discover=True)
         return Target.of(self.parts.library.shelves, own=SHARD)
 
     def where(self) -> Where:
@@ -190,7 +190,7 @@ class Keeper:
     async def _recollect(self) -> None:
         """True on return: everything that was done is known. Only then may anything be decided again."""
         while True:
-            await self.parts.library.look()
+            await self.parts.library.look(discover=True)
             try:
                 return await self.recollection.catch_up(self.parts.database)
             except StorageUnavailable as error:

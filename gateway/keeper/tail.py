@@ -177,9 +177,9 @@ class Library:
         """Those that can be read, in order of their directories."""
         return [shelf for _, shelf in sorted(self._shelves.items())]
 
-    async def look(self) -> None:
-        """Read all watermarks once and wake those who wait if any has moved."""
-        discover = self._polls % DISCOVER_EVERY == 0
+    async def look(self, *, discover: bool = False) -> None:
+        """Read all watermarks once, those of new shards too with `discover`; wake those who wait if any has moved."""
+        discover = discover or self._polls % DISCOVER_EVERY == 0
         self._polls += 1
         marks = await asyncio.to_thread(self._marks, discover=discover)
         moved = False

@@ -108,7 +108,7 @@ class Gateway:
         sealed = key.sealer.seal("request", "application/json", request, 0)
         draft = begin(asked, entry=self.journal.new_id(), ts_ns=time.time_ns(), parts=(sealed[0],))
         begun = await self.journal.append(draft, parts=[sealed[1]], key=key)
-        streaming = Streaming(self, asked, sealed[0], key, begun, answer)
+        streaming = Streaming(self, asked, request=sealed[0], key=key, begun=begun, answer=answer)
         for at in range(pieces):
             size = -(-len(answer) // pieces)
             await streaming.chunk(answer[at * size : (at + 1) * size])
@@ -161,7 +161,7 @@ class Streaming:
     """A streamed call that is still open."""
 
     def __init__(
-        self, gateway: Gateway, asked: Asked, request: Any, key: PartKey, begun: Appended, answer: bytes
+        self, gateway: Gateway, asked: Asked, *, request: Any, key: PartKey, begun: Appended, answer: bytes
     ) -> None:
         self._gateway, self._asked, self._request, self._key, self._begun = gateway, asked, request, key, begun
         self._part = key.sealer.open_stream_part("response", "application/json", 1)
