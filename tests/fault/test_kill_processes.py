@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 
+import pytest
+
 from gateway.keeper.socket import command
 from tests.support.deployment import Client, Deployment, receipts_agree, sometimes_slow
 from tests.support.upstreams import Upstream
@@ -34,6 +36,7 @@ async def ask(deployment: Deployment, name: str, **arguments: object) -> dict:
     return lines[-1]["result"]
 
 
+@pytest.mark.timeout(900)
 async def test_a_gateway_worker_killed_50_times_loses_nothing_that_it_acknowledged(tmp_path):
     async with Upstream(sometimes_slow) as upstream:
         deployment = Deployment(tmp_path, upstream.url)
@@ -70,6 +73,7 @@ async def test_a_gateway_worker_killed_50_times_loses_nothing_that_it_acknowledg
             deployment.close()
 
 
+@pytest.mark.timeout(900)
 async def test_a_keeper_killed_50_times_ships_everything_exactly_once(tmp_path):
     async with Upstream(sometimes_slow) as upstream:
         deployment = Deployment(tmp_path, upstream.url)
