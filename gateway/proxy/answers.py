@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from config.errors import AnswerableError
 from gateway.proxy import headers as heads
+from gateway.proxy.call import Call
 from gateway.proxy.counts import Counts
 from gateway.proxy.errors import UpstreamFailed
 from gateway.proxy.exchange import Answered, State
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.recording import Recording, Unrecorded
 from gateway.proxy.server import Inbound, Reply, error_reply, new_request_id
-from gateway.proxy.upstream import Call
 
 _CLOSE = b"Connection: close\r\n"
 

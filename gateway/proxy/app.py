@@ -27,6 +27,7 @@ from gateway.proxy.pool import Upstreams
 from gateway.proxy.recording import Recorder
 from gateway.proxy.routes import Routes
 from gateway.proxy.server import DataPlane
+from storage import durable
 from storage.journal import Journal
 from storage.keys import Keyring
 from storage.writer import JournalLimits
@@ -45,11 +46,19 @@ _log = structlog.get_logger(__name__)
 class Worker:
     """One worker process' parts, made by `start` and ended by `stop`."""
 
-    def __init__(self, configuration: Configuration, shard: str, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        shard: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        syscalls: durable.Syscalls = durable.KERNEL,
+    ) -> None:
         """Nothing runs yet. `tls` is used towards https upstreams in place of the system's trust."""
         self._configuration = configuration
         self._shard = shard
         self._tls = tls
+        self._syscalls = syscalls
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self.port = 0
@@ -86,6 +95,7 @@ class Worker:
             keys=keyring.journal_keys(),
             limits=JournalLimits(pending_bytes_max=gateway.pending_bytes_max),
             config=configuration.digest,
+            syscalls=self._syscalls,
         )
         self._recorder = Recorder(self.journal, keyring, config=configuration.digest)
         self._handler = Handler(

@@ -23,7 +23,8 @@ from storage.ids import is_uuid7
 
 State = Literal["complete", "client_aborted", "upstream_aborted", "gateway_lost"]
 PATH_CHARS_MAX = 1024  # of the path as an entry states it; the whole target is in a sealed part
-HEADER_CHARS_MAX = 512  # of one recorded header: entries are at most 65,535 bytes
+HEADER_CHARS_MAX = 512  # of one recorded header …
+HEADERS_CHARS_MAX = 8192  # … and of all of one side: with both, an entry stays far under its 65,535 bytes
 CAPTURED_CHARS_MAX = 256  # of a case's or subject's name before it is hidden
 _PURPOSE = re.compile(r"[\w .:/-]{1,64}", re.ASCII)
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -157,8 +158,14 @@ def _model(model: Model) -> dict[str, object]:
 
 
 def short(headers: Mapping[str, str]) -> dict[str, str]:
-    """Recorded headers, each cut to `HEADER_CHARS_MAX`."""
-    return {name: value[:HEADER_CHARS_MAX] for name, value in headers.items()}
+    """Recorded headers, each cut to `HEADER_CHARS_MAX`; those that pass `HEADERS_CHARS_MAX` together are left empty."""
+    kept = {}
+    room = HEADERS_CHARS_MAX
+    for name, value in headers.items():
+        room -= len(name)
+        kept[name] = value[: max(0, min(HEADER_CHARS_MAX, room))]
+        room -= len(kept[name])
+    return kept
 
 
 def trace_of(headers: RawHeaders) -> str | None:

@@ -17,9 +17,9 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from config.errors import AnswerableError
 from gateway.proxy import headers as heads
-from gateway.proxy.calling import Asking, ask
 from gateway.proxy.answers import Answer, media
 from gateway.proxy.callers import Caller, Callers
+from gateway.proxy.calling import PATIENCE_S, Asking, Watching, ask
 from gateway.proxy.counts import Counts
 from gateway.proxy.errors import (
     BadRequest,
@@ -120,7 +120,7 @@ class Handler:
             body = await self._body(request)
             try:
                 upstream_head = lane.head(head.method, match.target, query, head.raw_headers, len(body))
-                recording = self._admit(request, caller, match, lane, body, received_ns)
+                recording = self._admit(request, caller, match, lane, body=body, received_ns=received_ns)
                 return await self._exchange(request, lane, upstream_head, body, recording)
             finally:
                 self._budget.give_back(len(body))
@@ -186,7 +186,7 @@ class Handler:
                 self._budget.give_back(held)
 
     def _admit(
-        self, request: Inbound, caller: Caller, match: Match, lane: Lane, body: bytes, received_ns: int
+        self, request: Inbound, caller: Caller, match: Match, lane: Lane, *, body: bytes, received_ns: int
     ) -> Recording | Unrecorded:
         """Admission by the journal: from here on the call is closed by exactly one entry.
 
@@ -247,13 +247,10 @@ class Handler:
             keeps=self._keeps,
         )
         try:
-            call = await ask(
-                lane,
-                Asking(request.head.method, head, body),
-                received_at=received_at,
-                on_sent=answer.sent,
-                on_patience=recording.begin,
+            watching = Watching(
+                patience_until=received_at + PATIENCE_S, on_sent=answer.sent, on_patience=recording.begin
             )
+            call = await ask(lane, Asking(request.head.method, head, body), watching)
             self._counts.answered(lane.route.name, call.status)
             if call.complete:
                 return await answer.whole(call)

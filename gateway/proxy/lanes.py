@@ -13,12 +13,12 @@ from config.load import Configuration
 from config.secrets import reveal
 from config.settings import Route
 from gateway.proxy import headers as heads
+from gateway.proxy.call import Limits
 from gateway.proxy.callers import CARRIERS
 from gateway.proxy.errors import BadRequest
 from gateway.proxy.exchange import Capturing, Model
 from gateway.proxy.limits import Budget
 from gateway.proxy.pool import Pool, Upstreams
-from gateway.proxy.upstream import Limits
 
 MODELS_FILE = "models.json"
 _HAS_BODY = frozenset({"POST", "PUT", "PATCH"})  # these state a length even where it is 0 (RFC 9110 §8.6)

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from gateway.proxy.call import Call
 from gateway.proxy.errors import UpstreamFailed, UpstreamSlow
-from gateway.proxy.upstream import Call, Connection
+from gateway.proxy.upstream import Connection
 
 TICK_S = 0.05  # how late a deadline may be noticed
 IDLE_S = 4.0  # below the 5 s of uvicorn and node; a `Keep-Alive: timeout` of the upstream moves it

@@ -48,7 +48,7 @@ class Unrecorded:
     async def piece(self, data: bytes, media: str) -> None:
         """Nothing is kept."""
 
-    async def close(self, answered: Answered, body: bytes | None, *, media: str) -> bytes:
+    async def close(self, _answered: Answered, _body: bytes | None, *, media: str) -> bytes:  # noqa: ARG002
         """No headers."""
         return b""
 

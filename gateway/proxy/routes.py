@@ -27,7 +27,7 @@ _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Where one path goes: the route, what is recorded, and the path to ask the upstream for (base included, no query)."""
+    """Where one path goes: the route, what is recorded, and the upstream's path (base included, no query)."""
 
     route: Route
     index: int  # of the route in the configuration

@@ -136,7 +136,7 @@ class Reply(web.StreamResponse):
             await inbound.drained()
         return None
 
-    async def write_eof(self, data: bytes = b"") -> None:
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - the signature is aiohttp's
         """Nothing is left to write."""
         self._eof_sent = True
 
@@ -168,6 +168,7 @@ class Wire(web.RequestHandler):
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """One more connection, if there may be one more."""
         plane = cast("DataPlane", self._manager)
         super().connection_made(transport)
         if len(plane.wires) >= plane.connections_max:
@@ -176,12 +177,14 @@ class Wire(web.RequestHandler):
             plane.wires.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """One connection less."""
         plane = cast("DataPlane | None", self._manager)
         if plane is not None:
             plane.wires.discard(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Parse, and watch the head that is on its way."""
         waiting = self._waiter is not None and not self._messages
         super().data_received(data)
         if not waiting:
@@ -219,10 +222,10 @@ class Wire(web.RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,
-        status: int = 500,
+        request: web.BaseRequest,  # noqa: ARG002 - the signature is aiohttp's
+        status: int = 500,  # noqa: ARG002
         exc: BaseException | None = None,
-        message: str | None = None,
+        message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
         """The answer to bytes that are no request, or to a fault of ours; the connection is closed after it."""
         if isinstance(exc, LineTooLong) or (isinstance(exc, BadHttpMessage) and exc.message.startswith("Too many")):
@@ -267,6 +270,7 @@ class DataPlane(web.Server):
         self.wires: set[Wire] = set()
 
     def __call__(self) -> web.RequestHandler:
+        """The protocol of one more connection."""
         return Wire(
             self,
             loop=self._loop,

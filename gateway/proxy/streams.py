@@ -13,11 +13,11 @@ import asyncio
 from config.errors import AnswerableError
 from gateway.proxy import headers as heads
 from gateway.proxy.answers import Answer, length_line, media_of
+from gateway.proxy.call import Call
 from gateway.proxy.errors import UpstreamFailed
 from gateway.proxy.exchange import State
 from gateway.proxy.holding import Holding
 from gateway.proxy.server import Reply
-from gateway.proxy.upstream import Call
 
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -33,7 +33,7 @@ async def stream(answer: Answer, call: Call) -> Reply:
     try:
         ours = await answer.recording.begun()
         if call.error is not None:
-            raise call.error
+            raise call.error  # noqa: TRY301 - handled as the journal's refusal is
         if call.complete:  # it came whole while its begin entry was on its way to the disk
             return await answer.whole(call)
         outlet = _Outlet(answer, call, ours)

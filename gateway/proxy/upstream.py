@@ -1,9 +1,5 @@
 """One connection to a model endpoint: HTTP/1.1 over httptools, one call at a time.
 
-A call wakes its waiter as seldom as it can: once when the answer is complete and short (the usual case), or earlier
-when something must be decided: the answer is a stream, has grown past the buffer, has failed, or a deadline has
-passed. Deadlines are kept by the pool's one ticker, not by a timer a call.
-
 What counts as complete: Content-Length met, the last chunk seen, or the connection closed where the answer has
 neither (RFC 9112 §6.3). Everything else that ends is a cut, and raises. An interim answer (1xx) is skipped; a 101
 that nobody asked for is malformed. Bytes after the answer's end close the connection instead of meeting the next
@@ -14,215 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import httptools
 
-from config.settings import Timeouts
-from gateway.proxy.errors import UpstreamFailed, UpstreamSlow
+from gateway.proxy.call import Call
+from gateway.proxy.errors import UpstreamFailed
 from gateway.proxy.headers import lowered
-from gateway.proxy.limits import Budget
-
-HEAD_BYTES_MAX = 64 * 1024  # of an answer; llhttp itself sets no bound
-HEADERS_MAX = 256
-WINDOW_BYTES = 128 * 1024  # read ahead of a slow caller, then the upstream is paused
-EVENT_STREAM = b"text/event-stream"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What bounds a call: more than `buffer_bytes` of answer, or a full `budget`, makes it a stream."""
-
-    buffer_bytes: int
-    timeouts: Timeouts
-    budget: Budget
-
-
-class Call:
-    """One request on its way and what came back so far; made by `Connection.send`, read by one waiter.
-
-    After `await call.headed()`: `status`, `headers`, and `complete` or not. Then `take()` until it returns b"".
-    Times are of the loop's clock, in seconds.
-    """
-
-    __slots__ = (
-        "_chunks",
-        "_head_bytes",
-        "_loop",
-        "_waiter",
-        "bodiless",
-        "buffered_bytes",
-        "complete",
-        "connection",
-        "declared_bytes",
-        "eager",
-        "error",
-        "event_stream",
-        "first_byte_at",
-        "headers",
-        "last_byte_at",
-        "limits",
-        "overdue",
-        "patience_until",
-        "received_bytes",
-        "started_at",
-        "status",
-        "until_closed",
-    )
-
-    def __init__(
-        self, connection: Connection, limits: Limits, *, bodiless: bool, started_at: float, patience_until: float
-    ) -> None:
-        self._loop = connection.loop
-        self.connection = connection
-        self.limits = limits
-        self.bodiless = bodiless
-        self.started_at = started_at
-        self.patience_until = patience_until
-        self.overdue = False
-        self.eager = False  # wake at every piece: somebody passes them on
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.declared_bytes: int | None = None
-        self.until_closed = False
-        self.event_stream = False
-        self.complete = False
-        self.error: UpstreamFailed | UpstreamSlow | None = None
-        self.received_bytes = 0
-        self.buffered_bytes = 0
-        self.first_byte_at = 0.0
-        self.last_byte_at = 0.0
-        self._head_bytes = 0
-        self._chunks: list[bytes] = []
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def settled(self) -> None:
-        """Return when the answer is complete, or is to be streamed, or patience is over. True then: one of these.
-
-        Raises:
-            UpstreamFailed, UpstreamSlow: it broke off before its end, or a deadline passed.
-        """
-        while not (self.complete or self.error or self.overdue or self.streams):
-            await self._woken()
-        if self.error is not None:
-            raise self.error
-        self.eager = True
-
-    async def headed(self) -> None:
-        """Return when status and headers are there.
-
-        Raises:
-            UpstreamFailed, UpstreamSlow: as `settled`.
-        """
-        while not (self.status or self.error):
-            await self._woken()
-        if self.error is not None:
-            raise self.error
-
-    @property
-    def streams(self) -> bool:
-        """Whether the answer's head or size already says that it is not a short one."""
-        if not self.status:
-            return False
-        limits = self.limits
-        return (
-            self.event_stream
-            or self.buffered_bytes > limits.buffer_bytes
-            or (self.declared_bytes or 0) > limits.buffer_bytes
-            or limits.budget.full
-        )
-
-    async def take(self) -> bytes:
-        """The bytes that have come since the last time, at least one; b"" once the answer is complete.
-
-        Raises:
-            UpstreamFailed, UpstreamSlow: as `settled`; what came before the failure is returned first.
-        """
-        while not self._chunks:
-            if self.complete:
-                return b""
-            if self.error is not None:
-                raise self.error
-            await self._woken()
-        return self.drain()
-
-    def drain(self) -> bytes:
-        """What is there now, without waiting."""
-        chunks = self._chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self.limits.budget.give_back(self.buffered_bytes)
-        self.buffered_bytes = 0
-        self.connection.resume()
-        return data
-
-    def give_up(self) -> None:
-        """Nobody will take what is still to come: close the connection unless the answer is complete."""
-        self.drain()
-        if not self.complete:
-            self.fail(UpstreamFailed("given up by the gateway", code="given_up", sent=True))
-
-    def wake(self) -> None:
-        """Let the waiter look again."""
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def fail(self, error: UpstreamFailed | UpstreamSlow) -> None:
-        """End the call without its end; the connection is of no more use."""
-        if self.complete or self.error is not None:
-            return
-        self.error = error
-        self.wake()
-        self.connection.abort()
-
-    async def _woken(self) -> None:
-        self._waiter = self._loop.create_future()
-        await self._waiter
-
-    # what the connection reports
-
-    def header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > HEAD_BYTES_MAX or len(self.headers) >= HEADERS_MAX:
-            raise ValueError("the answer's headers are too large")
-        self.headers.append((name, value.rstrip(b" \t")))
-
-    def head_complete(self, status: int) -> None:
-        self.status = status
-        chunked = False
-        for name, value in self.headers:
-            match lowered(name):
-                case b"content-length":
-                    self.declared_bytes = int(value)
-                case b"transfer-encoding":
-                    if value.lower() != b"chunked":
-                        raise ValueError("the answer has a transfer coding other than chunked")
-                    chunked = True
-                case b"content-type":
-                    self.event_stream = value[: len(EVENT_STREAM)].lower() == EVENT_STREAM
-        if status in (204, 304):
-            self.bodiless = True
-        self.until_closed = not (self.bodiless or chunked or self.declared_bytes is not None)
-        if self.eager or self.streams:
-            self.wake()
-
-    def body(self, data: bytes) -> None:
-        if self.bodiless:
-            raise ValueError("a body where none may be")
-        self._chunks.append(data)
-        count = len(data)
-        self.received_bytes += count
-        self.buffered_bytes += count
-        budget = self.limits.budget
-        budget.add(count)
-        if self.eager or self.buffered_bytes > self.limits.buffer_bytes or budget.full:
-            self.wake()
-            if self.buffered_bytes > WINDOW_BYTES or budget.full:
-                self.connection.pause()
 
 
 class Connection(asyncio.Protocol):
@@ -245,9 +39,11 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is there."""
         self.transport = cast("asyncio.Transport", transport)  # uvloop's share no base class with asyncio's
 
     def data_received(self, data: bytes) -> None:
+        """Bytes of an answer."""
         call = self.call
         if call is None:  # an upstream that talks unasked would have its words taken for the next answer
             self.abort()
@@ -265,9 +61,11 @@ class Connection(asyncio.Protocol):
                 self._finish(call, reusable=self._keeps_alive)
 
     def eof_received(self) -> bool:
-        return False  # closes our side too
+        """The upstream sends no more; our side is closed too."""
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """The end of the connection: of the answer too where it has no other, else a cut."""
         self.transport = None
         self._closed.set()
         call = self.call
@@ -290,10 +88,12 @@ class Connection(asyncio.Protocol):
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """A header line, or one of a trailer, which ends here (RFC 9110 §6.5.1)."""
         if self.call is not None:
             self.call.header(name, value)
 
     def on_headers_complete(self) -> None:
+        """The head, or an interim one."""
         call = self.call
         if call is None:
             return
@@ -308,15 +108,18 @@ class Connection(asyncio.Protocol):
         call.head_complete(status)
 
     def on_body(self, data: bytes) -> None:
+        """A piece of the body, its framing taken off."""
         if self.call is not None:
             self.call.body(data)
 
     def on_message_complete(self) -> None:
+        """The answer is whole."""
         call = self.call
         if call is not None and call.status:
             self._finish(call, reusable=self._keeps_alive)
 
     def on_message_begin(self) -> None:
+        """An answer begins; ValueError where nothing was asked."""
         if self.call is None:  # bytes after the end of an answer
             raise ValueError("an answer that nobody asked for")
 

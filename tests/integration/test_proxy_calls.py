@@ -1,3 +1,4 @@
+# ruff: noqa: SIM117 - a worker stands inside its model, and a client inside its worker
 import gzip
 import zlib
 from pathlib import Path
@@ -161,7 +162,10 @@ async def test_answers_without_a_body_have_none(tmp_path: Path):
 
 
 async def test_interim_answers_of_the_model_are_skipped(tmp_path: Path):
-    answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
+    answer = (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+        b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
+    )
     async with Upstream(raw(answer)) as model, working(configuration(tmp_path, model.url)) as worker:
         async with Client.to(worker) as c:
             got = await c.ask()
@@ -177,6 +181,7 @@ async def test_chunked_and_close_delimited_answers_are_put_together(tmp_path: Pa
         async with Client.to(worker) as c:
             got = await c.ask()
             assert (got.body, got.header("Content-Length"), got.header("Transfer-Encoding")) == (b"abcde", "5", None)
+            assert got.header("X-Trailer") is None
             model.behaviour = raw(b"HTTP/1.1 200 OK\r\n\r\n", b"till", b" the end", then="close")
             got = await c.ask()
             assert got.body == b"till the end"

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM117 - a worker stands inside its model, and a client inside its worker
 import asyncio
 from pathlib import Path
 

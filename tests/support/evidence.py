@@ -1,4 +1,4 @@
-"""What a worker's journal holds, read as the keeper reads it: entries, parts opened with the master key, receipts checked."""
+"""What a worker's journal holds, read as the keeper reads it: entries, parts opened, receipts checked."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_a_name_that_is_none_is_refused(tmp_path, app):
         b"[]",
         b'{"v": 2, "keys": []}',
         b'{"v": 1, "keys": [{"id": "a"}]}',
-        b'{"v": 1, "keys": [{"id": "a", "app": "b", "tenant": "c", "sha256": "d", "created_ns": "1", "revoked_ns": null}]}',
+        b'{"v": 1, "keys": [{"id": "a", "app": "b", "tenant": "c", "sha256": "", "created_ns": 1, "revoked_ns": 0}]}',
     ],
 )
 def test_a_damaged_file_is_said_to_be_damaged(tmp_path, content):
