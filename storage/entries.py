@@ -128,7 +128,7 @@ def document(draft: Draft, origin: str) -> dict[str, Any]:
         raise ValueError(f"unknown kind of entry: {draft.kind!r}")
     if not COMMON.isdisjoint(draft.fields):
         raise ValueError(f"fields shadow {sorted(COMMON.intersection(draft.fields))}")
-    made = {name: value if type(value) is str else plain(value) for name, value in draft.fields.items()}
+    made = dict(draft.fields) if _is_plain(draft.fields) else plain(draft.fields)
     made["v"] = VERSION
     made["origin"] = origin
     made["id"] = draft.id
@@ -153,6 +153,23 @@ def finish(made: dict[str, Any], *, seq: int, scope_seq: int) -> bytes:
     if len(entry) > ENTRY_BYTES_MAX:
         raise EntryTooLarge(f"an entry of {len(entry)} bytes; at most {ENTRY_BYTES_MAX} are allowed")
     return entry
+
+
+def _is_plain(value: object) -> bool:
+    """True if :func:`plain` would change nothing: the usual case, found without copying."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return -INT_MAX <= value <= INT_MAX  # type: ignore[operator]
+    if kind is float:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    if kind is dict:
+        for name, inner in value.items():  # type: ignore[attr-defined]
+            if type(name) is not str or not (type(inner) is str or inner is None or _is_plain(inner)):
+                return False
+        return True
+    return kind is list and all(map(_is_plain, value))  # type: ignore[call-overload]
 
 
 def plain(value: object) -> Any:

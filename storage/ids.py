@@ -10,6 +10,8 @@ from collections.abc import Callable
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _RANDOM_BYTES = 8
 _NS_PER_MS = 1_000_000
+_PAGE_BYTES = 4096
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def uuid7(now_ns: int, random: bytes) -> str:
@@ -34,6 +36,28 @@ class Ids:
         """A fresh id, greater than each one before it."""
         self._last = max(_ticks(self._clock_ns()), self._last + 1)
         return _dashed(self._last, self._random(_RANDOM_BYTES))
+
+
+class RandomPool:
+    """Random bytes by the page: one call to the kernel for a hundred, since each lets go of the interpreter's lock.
+
+    For one thread; a forked child must make its own.
+    """
+
+    __slots__ = ("_at", "_page", "_source")
+
+    def __init__(self, source: Callable[[int], bytes]) -> None:
+        self._source = source
+        self._page = b""
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        """``count`` bytes that were never given before; at most a page."""
+        at, end = self._at, self._at + count
+        if end > len(self._page):
+            self._page, at, end = self._source(_PAGE_BYTES), 0, count
+        self._at = end
+        return self._page[at:end]
 
 
 def uuid7_ms(identifier: str) -> int:
@@ -66,7 +90,7 @@ def id_text(raw: bytes) -> str:
 
 def b64(raw: bytes) -> str:
     """base64url without padding."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return binascii.b2a_base64(raw, newline=False).rstrip(b"=").translate(_URLSAFE).decode()
 
 
 def unb64(text: str) -> bytes:
@@ -87,5 +111,5 @@ def _ticks(now_ns: int) -> int:
 
 def _dashed(ticks: int, random: bytes) -> str:
     low = (int.from_bytes(random[:_RANDOM_BYTES], "big") & 0x3FFF_FFFF_FFFF_FFFF) | 0x8000_0000_0000_0000
-    text = f"{ticks >> 12:012x}7{ticks & 0xFFF:03x}{low:016x}"
+    text = "%012x7%03x%016x" % (ticks >> 12, ticks & 0xFFF, low)  # noqa: UP031 - twice as fast as an f-string here
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -20,7 +20,7 @@ from storage.batch import Committed
 from storage.entries import Draft, document
 from storage.errors import EntryTooLarge, JournalFull, JournalStopped, StorageError
 from storage.frames import PAYLOAD_BYTES_MAX
-from storage.ids import Ids
+from storage.ids import Ids, RandomPool
 from storage.keys import JournalKeys
 from storage.opening import Opening
 from storage.seal import DEK_BYTES, Sealer
@@ -73,7 +73,8 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[JournalStopped] = self._loop.create_future()
         self._directory, self._limits, self._calls, self._start = directory, limits, calls, start
-        self._ids = Ids(clock_ns, os.urandom)
+        self._random = RandomPool(os.urandom)
+        self._ids = Ids(clock_ns, self._random.take)
         self._own = Opening(origin=origin, config=config, new_id=self._ids.new, now_ns=clock_ns)
         self._pending_bytes = 0
         self._unrecorded = [0, 0]  # lost, shed
@@ -160,7 +161,9 @@ class Journal:
             self._watermark.refuse()
             raise JournalFull(f"{self._pending_bytes} bytes wait for the disk; {tenant} {route} is refused")
         room = self._room_bytes()
-        needed = (self.counters.open + 1) * self._limits.call_bytes_reserved + bytes_expected
+        mark = self._watermark
+        open_calls = mark.accepted - mark.slot.closed - mark.slot.lost
+        needed = (open_calls + 1) * self._limits.call_bytes_reserved + bytes_expected
         if room < needed or self._share(room) >= _REFUSE_SHARE:
             self._watermark.refuse()
             raise JournalFull(f"{room} bytes of journal are left, {needed} may be needed; {tenant} {route} is refused")
@@ -208,7 +211,7 @@ class Journal:
     def new_key(self) -> PartKey:
         """A fresh key for the parts of one entry; hand it to the appends that carry them."""
         key_id = self._ids.new()
-        return PartKey(key_id, Sealer(os.urandom(DEK_BYTES), key_id, self.origin))
+        return PartKey(key_id, Sealer(self._random.take(DEK_BYTES), key_id, self.origin))
 
     def append(
         self, draft: Draft, *, parts: Sequence[StoredPart] = (), key: PartKey | None = None, closes: bool = False
