@@ -1,5 +1,6 @@
 """Recorded bodies as a page shows them: their text, or only their shape where the viewer may not see values (pure)."""
 
+import re
 from typing import Any
 
 import orjson
@@ -7,6 +8,7 @@ import orjson
 SHOWN_BYTES_MAX = 64 * 1024  # a page; the whole body is in the evidence
 DEPTH_MAX = 24
 NODES_MAX = 2_000
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]{0,63}")  # a map keyed by numbers or addresses is keyed by people
 MASK = "\u2022\u2022\u2022"
 
 
@@ -48,7 +50,8 @@ def _shape(value: Any, depth: int, budget: list[int]) -> Any:
     if depth >= DEPTH_MAX or budget[0] <= 0:
         return "\u2026"
     if isinstance(value, dict):
-        return {name: _shape(inner, depth + 1, budget) for name, inner in value.items()}
+        names = (name if _NAME.fullmatch(name) else f"{MASK} {number}" for number, name in enumerate(value, 1))
+        return {name: _shape(inner, depth + 1, budget) for name, inner in zip(names, value.values(), strict=True)}
     if isinstance(value, list):
         return [_shape(inner, depth + 1, budget) for inner in value]
     kinds = {str: "text", bool: "yes or no", int: "number", float: "number", type(None): "nothing"}

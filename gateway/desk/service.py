@@ -7,14 +7,15 @@ returned; a refused attempt leaves one too; where it cannot be written, nothing 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 from config.errors import AnswerableError
 from gateway.desk import filters, words
-from gateway.desk.context import Access, Context, Outcome, Proof
-from gateway.desk.errors import ForbiddenError, NotFoundError, PurposeRequiredError, RequestError
+from gateway.desk.context import Context, Proof
+from gateway.desk.errors import NotFoundError, PurposeRequiredError, RequestError
 from gateway.desk.filters import Filter
 from gateway.desk.justification import answer, document
+from gateway.desk.looks import Look
 from gateway.desk.reading import Reading
 from gateway.desk.records import Decision, Dossier, Seal
 from gateway.desk.roles import PURPOSES, TICKET_CHARS_MAX, TRY_PURPOSE, Right, Viewer
@@ -24,7 +25,6 @@ from storage.ids import b64
 
 REFERENCE_CHARS_MAX = 200
 CASE_ROWS_MAX = 500
-UNSTATED = "unstated"
 
 
 class Service:
@@ -88,7 +88,7 @@ class Service:
         reference = reference.strip()
         if not 0 < len(reference) <= REFERENCE_CHARS_MAX:
             raise RequestError(f"`reference` has 1 to {REFERENCE_CHARS_MAX} characters")
-        look = _Look(self, viewer, "lookup", stated)
+        look = Look(self._context.record_access, viewer, "lookup", stated)
         async with look:
             viewer.require(Right.LOOKUP)
             if stated.ticket is None and viewer.needs_ticket(Right.LOOKUP):
@@ -115,7 +115,7 @@ class Service:
         """
         if not filters.is_pseudonym(pseudonym):  # it may be a customer's number: neither repeated nor recorded
             raise NotFoundError("no such case in your scope")
-        look = _Look(self, viewer, "case", stated, case=pseudonym)
+        look = Look(self._context.record_access, viewer, "case", stated, case=pseudonym)
         async with look:
             viewer.require(Right.LOOKUP)
             look.stated = self._granted(viewer, Right.LOOKUP, (f"case:{pseudonym}",), stated)
@@ -138,7 +138,7 @@ class Service:
         Raises:
             RequestError, ForbiddenError, PurposeRequiredError, NotFoundError.
         """
-        look = _Look(self, viewer, "decisions", stated)
+        look = Look(self._context.record_access, viewer, "decisions", stated)
         async with look:
             asked = filters.parse(query, viewer)
             look.about(case=asked.case, subject=asked.subject, filter_digest=asked.digest)
@@ -168,7 +168,7 @@ class Service:
             ForbiddenError, PurposeRequiredError, NotFoundError.
         """
         identifier = filters.decision_id(identifier)
-        look = _Look(self, viewer, "decision", stated, decision=identifier)
+        look = Look(self._context.record_access, viewer, "decision", stated, decision=identifier)
         async with look:
             viewer.require(Right.REASONS)
             found = await self._found(viewer, identifier, Right.REASONS, look)
@@ -184,7 +184,7 @@ class Service:
             ForbiddenError, PurposeRequiredError, NotFoundError, or what the proof's own checks raise.
         """
         identifier = filters.decision_id(identifier)
-        look = _Look(self, viewer, "proof", stated, decision=identifier)
+        look = Look(self._context.record_access, viewer, "proof", stated, decision=identifier)
         async with look:
             viewer.require(Right.PROOF)
             found = await self._found(viewer, identifier, Right.PROOF, look)
@@ -204,11 +204,13 @@ class Service:
 
     async def tried(self, viewer: Viewer, *, rows: int) -> None:
         """Record that the one user of `answerable try` is about to see `rows` calls; true on return: it is durable."""
-        await _Look(self, viewer, "try", Grant(purpose=TRY_PURPOSE, ticket=None)).granted(rows=rows)
+        await Look(self._context.record_access, viewer, "try", Grant(purpose=TRY_PURPOSE, ticket=None)).granted(
+            rows=rows
+        )
 
     # ---- inside
 
-    async def _found(self, viewer: Viewer, identifier: str, right: Right, look: "_Look") -> Decision:
+    async def _found(self, viewer: Viewer, identifier: str, right: Right, look: Look) -> Decision:
         """The decision, once the purpose is stated; the order hides whether it exists from those who state none."""
         found = await self._reading.decision(viewer.tenant, identifier)
         visible = found is not None and viewer.sees(found.route or "", found.ts_ns)
@@ -258,73 +260,6 @@ class Service:
         end_ns = self._context.now_ns() + words.DAY_NS
         asked = Filter(from_ns=words.BEGINNING_NS, to_ns=end_ns - end_ns % words.DAY_NS, case=case, subject=subject)
         return filters.narrowed(asked, viewer)
-
-    async def record(self, access: Access) -> None:
-        """Write an access entry; true on return: it is durable."""
-        await self._context.record_access(access)
-
-
-class _Look:
-    """One attempt to see something: leaves exactly one access entry, granted or refused."""
-
-    def __init__(
-        self, service: Service, viewer: Viewer, action: str, stated: Grant | None, **about: str | None
-    ) -> None:
-        self.stated = stated
-        self._service = service
-        self._viewer = viewer
-        self._action = action
-        self._about: dict[str, str | None] = {"decision": None, "route": None, "case": None, "subject": None, **about}
-        self._filter: str | None = None
-        self._written = False
-
-    def about(
-        self,
-        *,
-        case: str | None = None,
-        subject: str | None = None,
-        route: str | None = None,
-        filter_digest: str | None = None,
-    ) -> None:
-        """Say what the look concerns, as it becomes known."""
-        self._about |= {"case": case, "subject": subject}
-        self._about["route"] = route or self._about["route"]
-        self._filter = filter_digest or self._filter
-
-    async def granted(self, *, rows: int) -> None:
-        """Record that the look was granted; true on return: the entry is durable, the rows may go out."""
-        await self._write(Outcome.GRANTED, None, rows)
-        self._written = True
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        refused = isinstance(error, ForbiddenError | NotFoundError)
-        if refused and not self._written and isinstance(error, AnswerableError):
-            await self._write(Outcome.REFUSED, error.code, 0)
-
-    async def _write(self, outcome: Outcome, reason: str | None, rows: int) -> None:
-        viewer, grant = self._viewer, self.stated
-        await self._service.record(
-            Access(
-                tenant=viewer.tenant,
-                actor=viewer.actor,
-                role=",".join(sorted(role.value for role in viewer.roles)),
-                action=self._action,
-                purpose=grant.purpose if grant is not None else UNSTATED,
-                ticket=grant.ticket if grant is not None else None,
-                outcome=outcome,
-                reason=reason,
-                filter=self._filter,
-                rows=rows,
-                matter=viewer.matter.id if viewer.matter is not None else None,
-                decision=self._about["decision"],
-                route=self._about["route"],
-                case=self._about["case"],
-                subject=self._about["subject"],
-            )
-        )
 
 
 def _seal(found: Decision, proof: Proof | None, *, entry_leaf: bytes) -> Seal:

@@ -22,6 +22,7 @@ from storage.entries import decode
 from storage.queries import EntryRow
 
 CALLS_MAX: Final = 30
+PARTS_FOLLOW_NS: Final = 10 * words.NS_PER_S
 PERIOD_NS: Final = 7 * words.DAY_NS
 
 
@@ -100,14 +101,17 @@ class TryPages:
         viewer.require(Right.TRY)
         made = trying.picks(list(request.query.items()))
         entries = await self._calls(viewer, limit=CALLS_MAX)
-        bodies = [(entry, await self._reading.content(entry)) for entry in entries]
-        await self._service.tried(viewer, rows=len(entries))
+        found = [(entry, await self._reading.content(entry)) for entry in entries]
+        # a call may be seen a moment before its parts and keys are; the next look takes it
+        fresh_ns = self._context.now_ns() - PARTS_FOLLOW_NS
+        bodies = [(entry, content) for entry, content in found if not (content.erased and entry.ts_ns > fresh_ns)]
+        await self._service.tried(viewer, rows=len(bodies))
         wanted = request.query.get("call")
         chosen = next(((e, c) for e, c in bodies if e.id == wanted), bodies[0] if bodies and wanted is None else None)
         if chosen is None and wanted is not None:
             raise NotFoundError("this call is not among the newest any more")
         return {
-            "calls": [_line(entry) for entry in entries],
+            "calls": [_line(entry) for entry, _ in bodies],
             "call": None
             if chosen is None
             else {

@@ -196,6 +196,14 @@ def test_the_shape_of_a_body_holds_names_and_kinds_but_no_value():
     }
 
 
+def test_names_that_may_be_a_persons_are_masked_with_the_values():
+    assert json.loads(shape(b'{"4711": 1, "jane@example.com": 2, "income": 3}')) == {
+        "\u2022\u2022\u2022 1": "\u2022\u2022\u2022 number",
+        "\u2022\u2022\u2022 2": "\u2022\u2022\u2022 number",
+        "income": "\u2022\u2022\u2022 number",
+    }
+
+
 def test_the_shape_of_what_is_no_json_is_its_length():
     assert shape(b"Jane Doe, 51") == "12 bytes, masked"
 
