@@ -8,29 +8,15 @@ import pytest
 
 from gateway.keeper import counting
 from gateway.keeper.hosting import open_stored
-from gateway.keeper.keeper import Keeper
 from storage import queries
 from storage.reading import SegmentTail
-from tests.support.keeping import Gateway, kept, until, written
+from tests.support.keeping import Gateway, kept, settled, until, written
 from tests.support.loans import Loans
-
-SETTLE_S = 60
 
 
 @pytest.fixture(scope="module")
 def loans(tmp_path_factory: pytest.TempPathFactory) -> Loans:
     return Loans(tmp_path_factory.mktemp("loans"))
-
-
-async def settled(keeper: Keeper) -> None:
-    """Everything durable now is decided and visible on return."""
-    import asyncio
-
-    async with asyncio.timeout(SETTLE_S):
-        target = await keeper.target()
-        await keeper.reached(lambda where: where.is_decided(target))
-        visible = await keeper.target()
-        await keeper.reached(lambda where: where.is_visible(visible))
 
 
 def own_entries(folder: Path, kind: str) -> list[dict[str, object]]:

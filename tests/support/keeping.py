@@ -199,6 +199,15 @@ async def kept(configuration: Configuration) -> AsyncIterator[Keeper]:
         lock.release()
 
 
+async def settled(keeper: Keeper, *, within_s: float = 60.0) -> None:
+    """Everything durable now is decided and visible on return."""
+    async with asyncio.timeout(within_s):
+        target = await keeper.target()
+        await keeper.reached(lambda where: where.is_decided(target))
+        visible = await keeper.target()
+        await keeper.reached(lambda where: where.is_visible(visible))
+
+
 async def until(condition: Callable[[], Any], *, within_s: float = 30.0) -> Any:
     """The first true value of `condition`, asked each 20 ms."""
     async with asyncio.timeout(within_s):
