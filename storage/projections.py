@@ -60,9 +60,7 @@ class Projector:
         self._database = database
         self._path = ship / FILE
         self._calls = calls
-        self._generation = 0
-        self._cursors: dict[str, int] = {}
-        self._read()
+        self._generation, self._cursors = read_cursors(ship)
 
     def cursor(self, origin: str) -> int:
         """Every entry of `origin` below this is projected."""
@@ -84,13 +82,14 @@ class Projector:
             return None
         parameters = {"origin": origin, "first": first, "end": end, "limit": ENTRIES_MAX}
         found = self._database.rows(_STEP, parameters, caps=SWEEP)
-        made = _Made()
+        made = Derived()
         upto = end if len(found) < ENTRIES_MAX else found[-1][0] + 1
         for seq, entry, leaf in found:
             stored = Stored(origin, seq, orjson.loads(entry), leaf)
-            if made.decisions >= ROWS_MAX or not self._add(stored, made, shipped):
+            if made.decisions >= ROWS_MAX or not _is_due(stored, shipped):
                 upto = seq
                 break
+            made.add(self._database, stored)
         if upto == first:
             return None
         for table, rows in made.rows.items():
@@ -114,48 +113,10 @@ class Projector:
                     totals[table] += count
         return totals
 
-    def _add(self, stored: Stored, made: _Made, shipped: Mapping[str, int]) -> bool:
-        """Make the rows of one entry; False where it must wait for decisions that are not shipped yet."""
-        kind = stored.said["kind"]
-        if kind != "extraction":
-            made.rows[typed.TABLE_OF_KIND[kind]].append(typed.BUILDERS[kind](stored))
-            return True
-        source = stored.said["source"]
-        if shipped.get(source["origin"], 0) <= source["last"]:
-            return False
-        extracted = typed.extracted_rows(stored)
-        decisions = self._decisions(source, [row["decision"] for row in extracted])
-        for row in extracted:
-            decision = decisions.get(row["decision"])
-            if decision is None:
-                made.missing += 1  # verification names it; a table without it is better than no table
-                continue
-            made.rows["decisions"].append(typed.decision_row(decision, stored, row))
-        made.decisions += len(extracted)
-        return True
-
-    def _decisions(self, source: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Stored]:
-        parameters = {"origin": source["origin"], "first": source["first"], "last": source["last"], "ids": list(ids)}
-        found = self._database.rows(_DECISIONS, parameters, caps=SWEEP)
-        stored = (Stored(source["origin"], seq, orjson.loads(entry), leaf) for seq, entry, leaf in found)
-        return {entry.said["id"]: entry for entry in stored}
-
     def _bring(self, table: str, origin: str, first: int, end: int, rows: Sequence[Row]) -> None:
         for month, group in _by_month(table, rows):
             token = f"projection:{self._generation}:{table}:{origin}:{first}:{end}:{month}"
             bring(self._database, expected(table, group, origin=origin, first=first, end=end, month=month), token=token)
-
-    def _read(self) -> None:
-        if not self._path.exists():
-            return
-        try:
-            value = orjson.loads(self._path.read_bytes())
-            self._generation, self._cursors = value["generation"], dict(value["cursors"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise JournalCorrupt(
-                f"{self._path} is damaged: {error}",
-                advice="Remove the file and run `answerable rebuild`: the typed tables are made from entries.",
-            ) from error
 
     def _write(self) -> None:
         durable.make_directory(self._path.parent, self._calls)
@@ -163,13 +124,61 @@ class Projector:
         durable.replace_file(self._path, orjson.dumps(value, option=orjson.OPT_SORT_KEYS), self._calls)
 
 
-class _Made:
-    """The rows of one step."""
+def read_cursors(ship: Path) -> tuple[int, dict[str, int]]:
+    """The generation of the typed rows, and per origin up to where they were made.
+
+    Raises:
+        JournalCorrupt: the file is damaged.
+    """
+    path = ship / FILE
+    if not path.exists():
+        return 0, {}
+    try:
+        value = orjson.loads(path.read_bytes())
+        return int(value["generation"]), {str(origin): int(seq) for origin, seq in value["cursors"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise JournalCorrupt(
+            f"{path} is damaged: {error}",
+            advice="Remove the file and run `answerable rebuild`: the typed tables are made from entries.",
+        ) from error
+
+
+class Derived:
+    """The typed rows that some entries make, by table."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[Row]] = defaultdict(list)
         self.decisions = 0
         self.missing = 0
+
+    def add(self, database: Database, stored: Stored) -> None:
+        """Make the rows of one entry; decisions that are not in the database are counted in `missing`."""
+        kind = stored.said["kind"]
+        if kind != "extraction":
+            self.rows[typed.TABLE_OF_KIND[kind]].append(typed.BUILDERS[kind](stored))
+            return
+        extracted = typed.extracted_rows(stored)
+        decisions = _decisions(database, stored.said["source"], [row["decision"] for row in extracted])
+        for row in extracted:
+            decision = decisions.get(row["decision"])
+            if decision is None:
+                self.missing += 1  # verification names it; a table without it is better than no table
+                continue
+            self.rows["decisions"].append(typed.decision_row(decision, stored, row))
+        self.decisions += len(extracted)
+
+
+def _is_due(stored: Stored, shipped: Mapping[str, int]) -> bool:
+    """False where an extraction entry must wait for decisions that are not shipped yet."""
+    source = stored.said.get("source") if stored.said["kind"] == "extraction" else None
+    return source is None or shipped.get(source["origin"], 0) > source["last"]
+
+
+def _decisions(database: Database, source: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Stored]:
+    parameters = {"origin": source["origin"], "first": source["first"], "last": source["last"], "ids": list(ids)}
+    found = database.rows(_DECISIONS, parameters, caps=SWEEP)
+    stored = (Stored(source["origin"], seq, orjson.loads(entry), leaf) for seq, entry, leaf in found)
+    return {entry.said["id"]: entry for entry in stored}
 
 
 def expected(table: str, rows: Sequence[Row], *, origin: str, first: int, end: int, month: int) -> Rows:

@@ -373,17 +373,17 @@ def counts_by_state(database: Database, span: Span = EVER) -> dict[str, int]:
 
 
 @cache
-def statements() -> Mapping[str, str]:
-    """The blocks of queries.sql, by name."""
-    text = (resources.files("storage") / "queries.sql").read_text(encoding="utf-8")
-    blocks = re.split(r"^-- name: ([a-z_]+)\n", text, flags=re.MULTILINE)
-    return dict(zip(blocks[1::2], (block.strip() for block in blocks[2::2]), strict=True))
+def blocks(file: str) -> Mapping[str, str]:
+    """The blocks of one of this package's SQL files, by name."""
+    text = (resources.files("storage") / file).read_text(encoding="utf-8")
+    pieces = re.split(r"^-- name: ([a-z_]+)\n", text, flags=re.MULTILINE)
+    return dict(zip(pieces[1::2], (piece.strip() for piece in pieces[2::2]), strict=True))
 
 
 def _ask(
     database: Database, name: str, parameters: Mapping[str, object], *, caps: Caps = PAGE
 ) -> list[tuple[Any, ...]]:
-    return database.rows(statements()[name], parameters, caps=caps)
+    return database.rows(blocks("queries.sql")[name], parameters, caps=caps)
 
 
 def _with_explanations(database: Database, rows: Sequence[DecisionRow]) -> list[DecisionRow]:

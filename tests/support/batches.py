@@ -4,17 +4,19 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from storage import frames
+from storage import frames, watermark
 from storage.batch import Batch, BatchReader, BatchWriter, key_id
-from storage.entries import Draft, Part, encode
+from storage.entries import Draft, Part, decode, encode
 from storage.frames import salt_crc
 from storage.ids import Ids, b64, id_bytes
 from storage.merkle import Frontier, leaf_hash
-from storage.segment import HEADER_BYTES, Counters, SegmentHeader, StoredPart, WrappedKey, vouch_text
+from storage.segment import HEADER_BYTES, Counters, SegmentHeader, StoredPart, WrappedKey, segment_name, vouch_text
+from storage.watermark import RUNNING, Mark, Slot
 
 HOST = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 CONFIG = "c" * 64
@@ -30,6 +32,7 @@ class Shard:
     entries: list[bytes] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     headers: dict[int, bytes] = field(default_factory=dict)
+    segments: dict[int, bytearray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.frontier = Frontier()
@@ -58,6 +61,7 @@ class Shard:
         )
         self.process, self.end = process, HEADER_BYTES
         self.headers[self.header.first_seq] = self.header.to_bytes()
+        self.segments[self.header.first_seq] = bytearray(self.header.to_bytes())
         self.reader = BatchReader(self.header)
 
     def commit(
@@ -76,12 +80,43 @@ class Shard:
             self.entries.append(entry)
         key = key_id(self.header.process_key)
         raw, _ = writer.finish(now_ns=self.now_ns, counters=Counters(), key=key, sign=self.process.sign)
+        self.segments[self.header.first_seq] += raw
         self.reader.feed(raw)
         batch = self.reader.next_batch()
         assert batch is not None
         self.end = batch.end
         self.batches.append(batch)
         return batch
+
+    def write(self, directory: Path) -> None:
+        """Leave what a worker leaves: its segments and its watermark."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for first_seq, raw in self.segments.items():
+            (directory / segment_name(first_seq)).write_bytes(raw)
+        slot = Slot(
+            generation=2,
+            segment=self.header.first_seq,
+            end=self.end,
+            next_seq=self.frontier.size,
+            closed=self.closed,
+            lost=0,
+            shed=0,
+        )
+        mark = Mark(
+            incarnation=bytes(16), boot_id=bytes(16), epoch=1, state=RUNNING, slot=slot, accepted=self.closed, refused=0
+        )
+        (directory / watermark.NAME).write_bytes(watermark.to_bytes(mark))
+
+    @property
+    def closed(self) -> int:
+        """Closing entries so far."""
+        return sum(decode(entry)["kind"] in ("decision", "call") for entry in self.entries)
+
+    def heartbeat(self, **over: Any) -> Batch:
+        """A batch with one heartbeat entry, which states the counters truthfully unless told otherwise."""
+        counters = Counters(accepted=self.closed, closed=self.closed).as_json()
+        fields = {"at": len(self.entries), "counters": {**counters, **over}, "scopes": [], "sheet": 0, "sheets": 1}
+        return self.commit([self.draft("heartbeat", tenant="*", fields=fields)])
 
     def decisions(self, count: int, *, route: str = "mortgage", size: int = 400, **fields: Any) -> Batch:
         """One batch of `count` decisions, each with a request and a response part under one key."""
@@ -133,8 +168,6 @@ class Shard:
 
     def extraction(self, source: Batch, label: str = "denied", **over: Any) -> Draft:
         """The extraction entry for the decisions of a batch of another shard."""
-        from storage.entries import decode
-
         rows = []
         said: Mapping[str, Any] = {}
         for record in source.records:

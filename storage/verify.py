@@ -1,0 +1,374 @@
+"""What must hold of stored evidence, checked row by row over iterators (pure).
+
+An `EntryCheck` walks the entries of one origin in the order of their numbers, beside them the tiles, the checkpoints
+and the batches of the journal as far as these are there. Each entry's leaf is recomputed from its stored bytes; nothing
+is serialised again. A finding names origin and sequence number. Memory is bounded: one row, one tile, one batch, and at
+most `FINDINGS_MAX` findings per claim.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from storage import notes
+from storage.batch import Batch
+from storage.errors import StorageError, Unverifiable
+from storage.freight import NO_DECISION, UNCLASSED
+from storage.merkle import Frontier, leaf_hash
+from storage.segment import SegmentHeader
+
+FINDINGS_MAX: Final = 100  # per claim and origin; further ones are counted
+CLOSING: Final = frozenset({"decision", "call"})  # the kinds that close an admitted call
+_NO_DECISION = str(NO_DECISION)
+
+
+class Verdict(StrEnum):
+    """What became of a claim."""
+
+    PASS = "PASS"  # noqa: S105 (a verdict, not a password)
+    FAIL = "FAIL"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One claim about one origin; a broken one names the sequence number where it is known."""
+
+    name: str
+    verdict: Verdict
+    origin: str
+    seq: int | None = None
+    detail: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """For commands and the desk."""
+        return {
+            "name": self.name,
+            "verdict": str(self.verdict),
+            "origin": self.origin,
+            "seq": self.seq,
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All claims; `exit_code`: 0 sound, 1 something is broken, 2 something could not be told."""
+
+    claims: tuple[Claim, ...]
+    entries: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """What a command that verifies exits with."""
+        verdicts = {claim.verdict for claim in self.claims}
+        return 1 if Verdict.FAIL in verdicts else 2 if Verdict.UNKNOWN in verdicts else 0
+
+    @property
+    def broken(self) -> tuple[Claim, ...]:
+        """The claims that do not hold."""
+        return tuple(claim for claim in self.claims if claim.verdict is Verdict.FAIL)
+
+
+class Findings:
+    """Collects what is wrong with one origin; a claim without a finding passes."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self._claims: dict[str, list[Claim]] = {}
+        self._details: dict[str, str] = {}
+        self._more: Counter[str] = Counter()
+
+    def checked(self, name: str, detail: str = "") -> None:
+        """The claim was looked at; it passes unless a finding comes."""
+        self._claims.setdefault(name, [])
+        self._details[name] = detail or self._details.get(name, "")
+
+    def broken(self, name: str, seq: int | None, detail: str, *, origin: str | None = None) -> None:
+        """The claim does not hold, there; `origin` where what is broken stands in another ledger."""
+        self._add(name, Verdict.FAIL, seq, detail, origin or self.origin)
+
+    def unknown(self, name: str, seq: int | None, detail: str) -> None:
+        """The claim cannot be told, from there."""
+        self._add(name, Verdict.UNKNOWN, seq, detail, self.origin)
+
+    def claims(self) -> Iterator[Claim]:
+        """One PASS per sound claim, else the findings."""
+        for name, found in self._claims.items():
+            yield from found
+            if self._more[name]:
+                detail = f"and {self._more[name]} more"
+                yield Claim(name=name, verdict=Verdict.FAIL, origin=self.origin, detail=detail)
+            if not found:
+                detail = self._details.get(name, "")
+                yield Claim(name=name, verdict=Verdict.PASS, origin=self.origin, detail=detail)
+
+    def _add(self, name: str, verdict: Verdict, seq: int | None, detail: str, origin: str) -> None:
+        found = self._claims.setdefault(name, [])
+        if len(found) >= FINDINGS_MAX:
+            self._more[name] += 1
+            return
+        found.append(Claim(name=name, verdict=verdict, origin=origin, seq=seq, detail=detail))
+
+
+class EntryLine(NamedTuple):
+    """An entry with the columns beside it, as the database has them."""
+
+    seq: int
+    id: str
+    kind: str
+    tenant: str
+    route: str
+    ts_ns: int
+    decision: str
+    retention: str
+    entry: bytes
+    leaf: bytes
+
+
+class Signature(NamedTuple):
+    """A published checkpoint."""
+
+    size: int
+    note: str
+
+
+class EntryCheck:
+    """Checks the entries of one origin, fed in the order of their numbers.
+
+    Args:
+        public: the log key's public half.
+        checkpoints: published ones, by size.
+        leaves: the leaf hashes of full level-0 tiles, from number 0 on.
+        batches: of the journal, as far as it is still there.
+        headers: segment headers, by first sequence number.
+    """
+
+    def __init__(
+        self,
+        findings: Findings,
+        *,
+        public: bytes,
+        checkpoints: Iterator[Signature],
+        leaves: Iterator[bytes],
+        batches: Iterator[Batch],
+        headers: Mapping[int, bytes],
+    ) -> None:
+        self.findings = findings
+        self.origin = findings.origin
+        self.next_seq = 0
+        self.covered = 0  # entries under a checkpoint that was checked
+        self._public = public
+        self._checkpoints, self._checkpoint = checkpoints, next(checkpoints, None)
+        self._leaves = leaves
+        self._witness = ""
+        self._journal = _Journal(batches)
+        self._headers = headers
+        self._tree: Frontier | None = Frontier()
+        self._closed = 0
+        self._stated: tuple[int, int] | None = None  # closed by a heartbeat's word, by our count, at the first one
+        for name in ("entries", "tree", "checkpoints", "counters"):
+            findings.checked(name)
+        self._check_tree()
+
+    @property
+    def journal_from(self) -> int | None:
+        """The first entry that the journal still had; None: there was no journal."""
+        return self._journal.first
+
+    def feed(self, line: EntryLine) -> dict[str, Any] | None:
+        """Check one row; what its entry says, or None where that cannot be read."""
+        if line.seq < self.next_seq:
+            self.findings.broken("entries", line.seq, "there twice")
+            return None
+        self._skip_to(line.seq)
+        leaf = leaf_hash(line.entry)
+        said = self._read(line)
+        right = self._right_leaf(line.seq)
+        if leaf != line.leaf:
+            self.findings.broken("entries", line.seq, "its bytes are not those that its leaf was made of")
+        elif right is not None and leaf != right:
+            self.findings.broken("entries", line.seq, f"is not the entry that {self._witness} knows")
+        self._grow(right if right is not None else line.leaf)
+        return said
+
+    def finish(self, end: int, *, recorded: int = 0) -> None:
+        """All rows were fed. There should have been `end`; of `recorded` it is known that they are on their way."""
+        self._skip_to(end)
+        while self._checkpoint is not None:
+            self._verify(self._checkpoint)
+            if self._checkpoint.size > recorded:
+                detail = f"a tree of {self._checkpoint.size} was signed, {self.next_seq} entries are there"
+                self.findings.broken("checkpoints", self.next_seq, detail)
+            self._checkpoint = next(self._checkpoints, None)
+        journal = self._journal
+        if journal.damage is not None:
+            self.findings.broken("journal", journal.next_seq, journal.damage)
+        elif journal.first is not None:
+            self.findings.checked("journal", f"compared from entry {journal.first}")
+        compared = journal.first is not None and journal.first <= self.covered
+        covered = max(self.covered, journal.next_seq if compared else 0)
+        if covered < self.next_seq:
+            self.findings.unknown("tail", covered, "neither a checkpoint nor the journal covers what follows")
+
+    # --- one row --------------------------------------------------------------------------------------------
+
+    def _read(self, line: EntryLine) -> dict[str, Any] | None:
+        """What the entry says, compared with the columns that it is found by."""
+        try:
+            said: dict[str, Any] = orjson.loads(line.entry)
+            stated = (
+                said["seq"],
+                said["id"],
+                said["kind"],
+                said["tenant"],
+                said["route"] or "",
+                int(said["ts"]),
+                said["decision"] or _NO_DECISION,
+                said.get("retention") or UNCLASSED,
+            )
+            if said["origin"] != self.origin:
+                self.findings.broken("entries", line.seq, f"belongs to {said['origin']}")
+            if stated != line[:8]:
+                self.findings.broken("entries", line.seq, f"{_difference(stated, line)} of another entry beside it")
+            if said["kind"] in CLOSING:
+                self._closed += 1
+            elif said["kind"] == "heartbeat":
+                self._count(said)
+        except (ValueError, KeyError, TypeError):
+            self.findings.broken("entries", line.seq, "is no entry")
+            return None
+        return said
+
+    def _count(self, said: Mapping[str, Any]) -> None:
+        """Calls: what a heartbeat states against the closing entries that stand before it."""
+        counters = said["counters"]
+        if counters["accepted"] != counters["closed"] + counters["open"] + counters["lost"] or counters["open"] < 0:
+            self.findings.broken("counters", said["seq"], f"accepted is not closed + open + lost: {counters}")
+        if said["at"] != said["seq"] and self._stated is None:
+            return  # entries of the same batch stand between; the next heartbeat tells
+        stated, counted = counters["closed"], self._closed
+        if self._stated is None:
+            self._stated = (stated, counted)
+        elif said["at"] == said["seq"] and stated - self._stated[0] != counted - self._stated[1]:
+            detail = f"{stated - self._stated[0]} calls closed, {counted - self._stated[1]} closing entries"
+            self.findings.broken("counters", said["seq"], detail)
+
+    def _right_leaf(self, seq: int) -> bytes | None:
+        """The leaf of this number by the journal or, failing that, by a tile; None: neither has it."""
+        tile, recorded = next(self._leaves, None), self._journal.leaf(seq)
+        if tile is not None and recorded is not None and tile != recorded:
+            self.findings.broken("tiles", seq, "a tile holds another leaf than the journal")
+        self._witness = "the journal" if recorded is not None else "the tile"
+        return recorded if recorded is not None else tile
+
+    def _skip_to(self, seq: int) -> None:
+        """Rows up to `seq` are missing."""
+        if self.next_seq >= seq:
+            return
+        last = f" to {seq - 1}" if seq - 1 > self.next_seq else ""
+        self.findings.broken("entries", self.next_seq, f"missing{last}")
+        while self.next_seq < seq:
+            right = self._right_leaf(self.next_seq)
+            if right is None and self._tree is not None:
+                self._tree = None
+                self.findings.unknown("tree", self.next_seq, "cannot be made without the missing entries")
+            self._grow(right or b"")
+
+    # --- the tree -------------------------------------------------------------------------------------------
+
+    def _grow(self, leaf: bytes) -> None:
+        self.next_seq += 1
+        if self._tree is not None:
+            self._tree.append(leaf)
+        self._check_tree()
+
+    def _check_tree(self) -> None:
+        """Compare the tree with whatever states its root at this size."""
+        size, tree = self.next_seq, self._tree
+        header = self._headers.get(size)
+        if header is not None:
+            self._check_header(header)
+        commit = self._journal.commit_at(size)
+        if commit is not None and tree is not None and commit.commit.root != tree.root():
+            self.findings.broken("journal", size - 1, f"the tree of {size} is not the one that a COMMIT states")
+        while self._checkpoint is not None and self._checkpoint.size <= size:
+            self._verify(self._checkpoint)
+            self._checkpoint = next(self._checkpoints, None)
+
+    def _check_header(self, raw: bytes) -> None:
+        self.findings.checked("segments")
+        try:
+            header = SegmentHeader.from_bytes(raw)
+        except StorageError as error:
+            self.findings.broken("segments", self.next_seq, error.message)
+            return
+        if header.origin != self.origin or (self._tree is not None and header.frontier.root() != self._tree.root()):
+            self.findings.broken("segments", self.next_seq, "the segment's header states another tree")
+
+    def _verify(self, signed: Signature) -> None:
+        """Check one checkpoint's signature, and its root where the tree has its size."""
+        try:
+            found = notes.verified_checkpoint(signed.note.encode(), origin=self.origin, public=self._public)
+        except Unverifiable as error:
+            self.findings.broken("checkpoints", signed.size - 1, f"of size {signed.size}: {error.message}")
+            return
+        if found.size != signed.size:
+            self.findings.broken("checkpoints", signed.size - 1, f"says {found.size}, is filed under {signed.size}")
+        if self._tree is None or self._tree.size != found.size:
+            return
+        if self._tree.root() == found.root:
+            self.covered = found.size
+            return
+        detail = f"the tree of {found.size} is not the one that was signed: look at entries from {self.covered} on"
+        self.findings.broken("tree", max(self.covered, 0), detail)
+        self._tree = None  # every later root would differ for the same reason
+
+
+class _Journal:
+    """The batches of a journal, as far as they are needed: leaf by leaf, and the COMMIT at a size."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._batch: Batch | None = None
+        self._ended = False
+        self.first: int | None = None
+        self.next_seq = 0
+        self.damage: str | None = None
+
+    def leaf(self, seq: int) -> bytes | None:
+        """The leaf of entry `seq`, None where the journal does not have it (any more)."""
+        self._advance(seq)
+        batch = self._batch
+        if batch is None or not batch.first <= seq < batch.first + batch.count:
+            return None
+        return leaf_hash(batch.records[seq - batch.first].entry)
+
+    def commit_at(self, size: int) -> Batch | None:
+        """The batch after which the tree has `size` entries, if it is the one that was read last."""
+        return self._batch if self._batch is not None and self._batch.commit.size == size else None
+
+    def _advance(self, seq: int) -> None:
+        while not self._ended and (self._batch is None or self._batch.first + self._batch.count <= seq):
+            try:
+                batch = next(self._batches, None)
+            except StorageError as error:
+                self.damage, batch = error.message, None
+            if batch is None:
+                self._ended = True
+                self._batch = None
+                return
+            if self.first is None:
+                self.first = batch.first
+            self._batch, self.next_seq = batch, batch.first + batch.count
+
+
+def _difference(stated: tuple[Any, ...], line: EntryLine) -> str:
+    names = EntryLine._fields
+    return ", ".join(names[at] for at, value in enumerate(stated) if value != line[at])
