@@ -24,6 +24,7 @@ _OF_A_CALL = ("begin", "decision", "call")
 _ABOUT_DECISIONS = ("extraction", "explanation", "disposition", "truth", "review", "access", "notice")
 _OF_GOVERNANCE = ("approval", "lifecycle", "incident", "hold", "erasure", "prune", "metric", "report")
 _OF_THE_SHARD = ("gap", "recovery", "heartbeat")
+CLOSING = frozenset(("decision", "call"))  # one of them ends each admitted call; the begin entry says which as `record`
 KINDS = frozenset((*_OF_A_CALL, *_ABOUT_DECISIONS, *_OF_GOVERNANCE, *_OF_THE_SHARD))
 INT_MAX = 2**53  # beyond it a JavaScript verifier would read another number
 

@@ -78,7 +78,7 @@ class Opening:
     def _decision(self, begun: Begun, fields: dict[str, Any]) -> Draft:
         entry = begun.entry
         return Draft(
-            kind="decision",
+            kind=entry.get("record", "decision"),
             tenant=entry["tenant"],
             route=entry["route"],
             actor=entry["actor"],

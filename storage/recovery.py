@@ -14,7 +14,7 @@ from typing import Any
 
 from storage import durable, frames, watermark
 from storage.batch import Batch, BatchReader
-from storage.entries import decode, leaf_hash
+from storage.entries import CLOSING, decode, leaf_hash
 from storage.errors import FrameDamaged, JournalCorrupt
 from storage.frames import find_frames, salt_crc
 from storage.ids import b64
@@ -88,7 +88,7 @@ class Scan:
             self.scopes[entry["tenant"], entry["route"]] = entry["scope_seq"] + 1
             if entry["kind"] == "begin":
                 self.begun[entry["decision"]] = (entry, leaf_hash(record.entry))
-            elif entry["kind"] == "decision":
+            elif entry["kind"] in CLOSING:
                 self.begun.pop(entry["decision"], None)
                 for part in entry["parts"]:
                     self.found.pop(part["key"], None)

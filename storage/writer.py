@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from storage import durable, frames, seal
 from storage.batch import BatchWriter, Committed, key_id
-from storage.entries import SYSTEM_TENANT, Draft, document, finish
+from storage.entries import CLOSING, SYSTEM_TENANT, Draft, document, finish
 from storage.errors import EntryTooLarge, JournalFull, JournalStopped, StorageError
 from storage.frames import frame_bytes, salt_crc
 from storage.ids import Ids
@@ -288,7 +288,7 @@ class Writer:
     def _note_begun(self, made: dict[str, Any]) -> None:
         if made["kind"] == "begin":
             self._begun[made["decision"]] = self._header.first_seq
-        elif made["kind"] == "decision":
+        elif made["kind"] in CLOSING:
             self._begun.pop(made["decision"], None)
 
     # --- segments -------------------------------------------------------------------------------------------

@@ -181,3 +181,20 @@ async def test_a_call_whose_entry_cannot_be_written_counts_as_lost_and_a_gap_say
     await journal.close()
     gaps = [entry for entry in entries_of(read_all(directory)) if entry["kind"] == "gap"]
     assert sum(gap["lost"] for gap in gaps) == 2
+
+
+async def test_a_call_that_was_begun_is_closed_once_also_over_a_restart(tmp_path: Path):
+    keyring = Keyring.open(tmp_path, create=True)
+    directory = tmp_path / "journal" / "gateway-0"
+    for killed in (True, False):
+        journal = await open_journal(directory, keyring.journal_keys())
+        recorder = Recorder(journal, keyring, config="c0")
+        for closes in (True, False) if killed else ():
+            call = asked(decision=journal.new_id(), record="call")
+            recording = recorder.admit(call, b"{}", media="text/plain", target="/x")
+            await recording.begun()
+            if closes:
+                await recording.close(answered(), b"ok", media="text/plain")
+        await journal.close()
+    kinds = [entry["kind"] for entry in entries_of(read_all(directory)) if entry["tenant"] == "acme"]
+    assert kinds == ["begin", "call", "begin", "call"]
