@@ -1,8 +1,8 @@
 """Evidence: what happened, in bytes that an outsider can check years later. README.md specifies every format.
 
 The few words: an *entry* is a JSON line that states what happened, a *part* the sealed bytes it commits to; a
-*journal* is one writer's append-only file in *segments*, written in *batches*, durable up to its *watermark*; a *ledger*
-is the Merkle tree over a journal's entries, and a *receipt* what the caller holds against it.
+*journal* is one writer's append-only file in *segments*, written in *batches*, durable up to its *watermark*; a
+*ledger* is the Merkle tree over a journal's entries, and a *receipt* what the caller holds against it.
 
 The way data takes: a caller seals parts (``seal``) and drafts an entry (``entries``) → ``journal`` admits, appends and
 awaits; its ``writer`` thread forms a ``batch`` of ``frames`` in a ``segment``, ``durable`` syncs it, the ``watermark``

@@ -133,8 +133,6 @@ class SegmentTail:
         try:
             return reader.next_batch()
         except FrameDamaged as damage:
-            if self._to_end:  # behind the last whole batch: the verifier judges by what it has
-                self._read_to = os.fstat(self._fd).st_size
             name = self._directory / segment_name(reader.header.first_seq)
             raise JournalCorrupt(f"{name}: {damage.message}") from damage
 

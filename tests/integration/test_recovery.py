@@ -183,6 +183,20 @@ async def test_corruption_opens_a_new_epoch_and_the_old_one_stays_readable_up_to
     assert kinds.count("incident") == 1
 
 
+@pytest.mark.parametrize("is_header_damaged", [True, False])
+async def test_corruption_without_a_watermark_opens_a_new_epoch_too(
+    image: Image, tmp_path: Path, keys: JournalKeys, is_header_damaged: bool
+) -> None:
+    damaged = bytearray(image.raw)
+    damaged[100 if is_header_damaged else image.batches[1].begin + 40] ^= 1
+    directory = image.write(tmp_path / "gateway-0", bytes(damaged), None)
+    journal = await open_journal(directory, keys)
+    assert journal.origin == "test/gateway-0/2"
+    await journal.close()
+    assert (directory / "quarantine" / "epoch-000001" / SEGMENT).read_bytes() == damaged
+    assert "incident" in [entry["kind"] for entry in check_whole(directory, [])]
+
+
 async def test_open_calls_of_an_epoch_in_quarantine_count_as_lost_there(
     directory: Path, keys: JournalKeys, tmp_path: Path
 ) -> None:

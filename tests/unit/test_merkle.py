@@ -1,4 +1,4 @@
-"""The tree against the vectors of certificate-transparency (cpp/merkletree/merkle_tree_test.cc, by RFC 6962's authors)."""
+"""The tree against the vectors of certificate-transparency, cpp/merkletree/merkle_tree_test.cc (RFC 6962's authors)."""
 
 from __future__ import annotations
 
