@@ -15,11 +15,11 @@ from markupsafe import Markup, escape
 from gateway.desk import words
 
 BARS_MAX: Final = 9  # more are told as one bar "others": a person reads ten lines, not thirty-four
-LABEL_CHARS_MAX: Final = 42
-VALUE_CHARS_MAX: Final = 22
+LABEL_CHARS_MAX: Final = 50
+VALUE_CHARS_MAX: Final = 18
 
 _WIDTH: Final = 760
-_LEFT: Final = 296  # labels stand left of it
+_LEFT: Final = 322  # labels stand left of it
 _RIGHT: Final = 676  # numbers stand right of it
 _ROW: Final = 34
 _BAR: Final = 18

@@ -27,7 +27,8 @@ FIXED: Mapping[State, str] = {
         "The model on file gives another result than the recorded one, so no reason can be named and the case belongs"
         " to a reviewer."
     ),
-    State.BLOCKED: "The reasons need a reviewer's eye before they may be named, so please hand the case over.",
+    State.REVIEW: "The reasons need a reviewer's eye before they may be named, so please hand the case over.",
+    State.BLOCKED: "The reasons may not be named before compliance has looked at them, so please hand the case over.",
     State.ERASED: "The details of this decision were erased, so no reasons can be given any more.",
     State.SKIPPED: "This kind of decision is recorded without reasons.",
     State.UNANSWERED: "No answer could be read from what the model's endpoint sent, so there are no reasons to give.",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from config.settings import Route
 from gateway.desk.context import Job, JobState
@@ -15,8 +15,9 @@ class State(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
     READY = "ready"
-    UNCERTAIN = "uncertain"  # made, but its quality or its flags say: to a human
+    UNCERTAIN = "uncertain"  # made, but its quality figures say: to a human
     UNBOUND = "unbound"  # the registered model does not give the recorded output
+    REVIEW = "review"  # sound, but something about the reasons needs a human, such as a factor without a text
     BLOCKED = "blocked"  # a protected factor is among the reasons
     FAILED = "failed"
     ERASED = "erased"  # it was made; its key is gone
@@ -30,7 +31,8 @@ STATE_WORDS = {
     State.READY: "explained",
     State.UNCERTAIN: "explained, but uncertain",
     State.UNBOUND: "not bound to the recorded answer",
-    State.BLOCKED: "needs a reviewer",
+    State.REVIEW: "reasons need a reviewer",
+    State.BLOCKED: "reasons blocked",
     State.FAILED: "explanation failed",
     State.ERASED: "erased",
     State.SKIPPED: "not explained by configuration",
@@ -77,15 +79,30 @@ def _of_explanation(newest: Explanation) -> tuple[State, str]:
         return State.ERASED, ""
     if row.notice == "blocked":
         return State.BLOCKED, flagged(body)
-    if row.verdict == "uncertain" or row.notice == "human":
+    if row.verdict == "uncertain":
         return State.UNCERTAIN, flagged(body)
     if row.verdict == "sound":
-        return State.READY, ""
+        return (State.REVIEW, flagged(body)) if row.notice == "human" else (State.READY, "")
     return State.FAILED, "its quality figures are out of bounds"
+
+
+FLAG_WORDS: Final = {
+    "protected_factor": "{factor} is protected",
+    "unmapped_factor": "no reason text covers {factor}",
+    "direction_disagrees": "the text for {factor} would contradict the person's value",
+    "no_factor_counts": "no factor reaches 5 % of the gap",
+    "no_gap": "the model's output is no worse than the comparison group's",
+    "label_disagrees": "the recorded answer lies on the other side of the line than the model's output",
+    "output_differs": "the registered model does not give the recorded output",
+}
 
 
 def flagged(body: Mapping[str, Any]) -> str:
     """What a human must look at, as the explanation flags it."""
-    flags = [flag for flag in body.get("flags", ()) if isinstance(flag, Mapping)]
-    told = (f"{str(flag.get('kind', '')).replace('_', ' ')} {flag.get('factor') or ''}".strip() for flag in flags)
+    labels = {str(factor.get("factor")): str(factor.get("label")) for factor in body.get("factors", ())}
+    told = []
+    for flag in body.get("flags", ()):
+        kind, factor = str(flag.get("kind")), str(flag.get("factor"))
+        words = FLAG_WORDS.get(kind, kind.replace("_", " "))
+        told.append(words.replace("{factor}", f"\u201c{labels.get(factor, factor)}\u201d"))
     return "; ".join(told)

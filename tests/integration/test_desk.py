@@ -275,7 +275,7 @@ async def test_a_person_is_found_by_reference_and_their_decisions_listed(bank, d
         ("waiting", "pending"),
         ("failed", "failed"),
         ("unbound", "unbound"),
-        ("uncertain", "uncertain"),
+        ("uncertain", "review"),
         ("blocked", "blocked"),
         ("cards", "skipped"),
         ("broken-off", "unanswered"),

@@ -20,7 +20,8 @@ STATES: dict[State, tuple[Dossier, Job | None]] = {
     State.RUNNING: (dossier(explanations=()), Job(JobState.RUNNING)),
     State.READY: (dossier(), None),
     State.FAILED: (dossier(explanations=(explanation(None),)), None),
-    State.UNCERTAIN: (dossier(explanations=(explanation(body(notice="human", **WITHHELD)),)), None),
+    State.UNCERTAIN: (dossier(explanations=(explanation(body(verdict="uncertain", **WITHHELD)),)), None),
+    State.REVIEW: (dossier(explanations=(explanation(body(notice="human", **WITHHELD)),)), None),
     State.BLOCKED: (dossier(explanations=(explanation(body(notice="blocked", **WITHHELD)),)), None),
     State.UNBOUND: (dossier(explanations=(explanation(body(binding="unbound", verdict="failed")),)), None),
     State.ERASED: (dossier(explanations=(explanation(body(), erased=True),)), None),
@@ -155,6 +156,14 @@ def test_withheld_reasons_are_listed_for_those_who_review_without_their_texts():
     assert [item["code"] for item in found["explanation"]["withheld"]] == ["R01", "R07", "R03", "R05"]
     assert "text" not in found["explanation"]["withheld"][0]
     assert not told(made, "support")["explanation"]["withheld"]
+
+
+def test_what_a_reviewer_must_look_at_is_told_in_words():
+    flags = [{"kind": "direction_disagrees", "factor": "obrat"}, {"kind": "something_new", "factor": None}]
+    made = dossier(explanations=(explanation(body(notice="human", flags=flags, **WITHHELD)),))
+    assert told(made, "compliance")["explanation"]["why"] == (
+        "the text for \u201cMonthly debts as a share of income\u201d would contradict the person's value; something new"
+    )
 
 
 def test_erased_content_is_told_as_erased():
