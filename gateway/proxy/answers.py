@@ -15,6 +15,7 @@ from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.recording import Recording, Unrecorded
 from gateway.proxy.server import Inbound, Reply, error_reply, new_request_id
 
+PATIENCE_S = 1.0  # an answer that is not complete by then is begun in the journal, and streamed
 _CLOSE = b"Connection: close\r\n"
 
 
@@ -41,17 +42,18 @@ class Answer:
         self._models = models
         self._counts = counts
         self._received_at = received_at
+        self.patience_until = received_at + PATIENCE_S
         self._now = asyncio.get_running_loop().time
-        self._call: Call | None = None  # the last attempt
+        self.call: Call | None = None  # the last attempt
 
     @property
     def keep_alive(self) -> bool:
         """Whether another request may follow on the caller's connection."""
         return not self.ends_connection and self._keeps(self.request)
 
-    def sent(self, call: Call) -> None:
-        """The request is on its way."""
-        self._call = call
+    def late(self) -> None:
+        """Patience is over without a complete answer: the call is begun in the journal."""
+        self.recording.begin()
 
     async def whole(self, call: Call) -> Reply:
         """Close the call with its complete answer, then give it to the caller in one piece."""
@@ -68,7 +70,7 @@ class Answer:
 
     async def failed(self, error: AnswerableError) -> Reply:
         """Close the call with its failure and what had come, then tell the caller, to whom nothing was sent yet."""
-        call = self._call
+        call = self.call
         body = call.drain() if call is not None else b""
         answered = self.answered(call, "upstream_aborted", streamed=False, status=error.status, error=error.code)
         recorded = await self.recording.close(answered, body, media=media_of(call) if call else "")
@@ -129,7 +131,7 @@ class Answer:
 
     def lost(self) -> Answered:
         """What can be said where the gateway itself gave up."""
-        return self.answered(self._call, "gateway_lost", streamed=False, status=500, error="gateway_lost")
+        return self.answered(self.call, "gateway_lost", streamed=False, status=500, error="gateway_lost")
 
     def _took(self) -> None:
         self._counts.took(self.lane.route.name, self._now() - self._received_at)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from config.errors import AnswerableError
 from config.settings import Callers as CallerSettings
 from gateway.proxy.errors import Unauthenticated
+from gateway.proxy.exchange import Caller
 from gateway.proxy.headers import RawHeaders, lowered
 from gateway.tokens import Tokens, VerifiedToken
 from storage import applications
@@ -24,16 +24,6 @@ from storage import applications
 CARRIERS = (b"authorization", b"x-api-key", b"api-key")  # where SDKs put a key: OpenAI's, Anthropic's, Azure's
 KEYS_REMEMBERED_MAX = 4096  # spellings of credentials already hashed; the map is emptied when it is full
 _BEARER = b"bearer "
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """One authenticated caller: `actor` stands on entries; `carrier` is the header that must not reach the model."""
-
-    tenant: str
-    app: str
-    actor: str
-    carrier: bytes | None
 
 
 class Applications:
@@ -48,15 +38,16 @@ class Applications:
         self._data = data
         self._seen: tuple[int, int, int] | None = None
         self._known: Mapping[str, applications.Application] = MappingProxyType({})
-        self._remembered: dict[bytes, applications.Application | None] = {}
+        self._remembered: dict[bytes, Caller | None] = {}
         self.problem: str | None = None
         self.look()
 
-    def find(self, key: bytes) -> applications.Application | None:
+    def find(self, key: bytes) -> Caller | None:
         """The application whose key this is."""
         if key in self._remembered:
             return self._remembered[key]
-        found = self._known.get(applications.digest(key.decode("latin-1")))
+        known = self._known.get(applications.digest(key.decode("latin-1")))
+        found = None if known is None else Caller(tenant=known.tenant, app=known.app, actor=f"app:{known.app}")
         if len(self._remembered) >= KEYS_REMEMBERED_MAX:
             self._remembered.clear()
         self._remembered[key] = found
@@ -102,7 +93,7 @@ class Callers:
         self._tenant = tenant
         self._known = known
         self._pseudonym = pseudonym
-        self._anybody = Caller(tenant=tenant, app="open", actor="app:open", carrier=None)
+        self._anybody = Caller(tenant=tenant, app="open", actor="app:open")
 
     def by_key(self, headers: RawHeaders) -> Caller | None:
         """The caller, where nothing has to be waited for: `open`, or an application key. None: ask `by_token`.
@@ -112,14 +103,14 @@ class Callers:
         """
         if self._open:
             return self._anybody
-        carrier, credential = credential_in(headers)
+        credential = credential_in(headers)
         if credential is None:
             raise Unauthenticated("the request carries no credential")
         if credential.startswith(b"ans_"):
             found = self._known.find(credential) if self._takes_keys else None
             if found is None:
                 raise Unauthenticated("the application key is not known, or was revoked", code="key_refused")
-            return Caller(tenant=found.tenant, app=found.app, actor=f"app:{found.app}", carrier=carrier)
+            return found
         if self._tokens is None:
             raise Unauthenticated("the credential is no application key", code="key_refused")
         return None
@@ -131,27 +122,27 @@ class Callers:
             gateway.tokens.TokenRefused: the token proves nothing; its code says why.
             gateway.keysets.KeysUnavailable: the issuer's keys cannot be read.
         """
-        carrier, credential = credential_in(headers)
+        credential = credential_in(headers)
         assert self._tokens is not None
         assert credential is not None
-        return self._speaker(await self._tokens.verify(credential.decode("latin-1")), carrier)
+        return self._speaker(await self._tokens.verify(credential.decode("latin-1")))
 
     async def close(self) -> None:
         """End refreshes that are under way."""
         if self._tokens is not None:
             await self._tokens.close()
 
-    def _speaker(self, token: VerifiedToken, carrier: bytes | None) -> Caller:
+    def _speaker(self, token: VerifiedToken) -> Caller:
         tenant = token.tenant or self._tenant
         if token.app is not None:
-            return Caller(tenant=tenant, app=token.app, actor=f"app:{token.app}", carrier=carrier)
+            return Caller(tenant=tenant, app=token.app, actor=f"app:{token.app}")
         # without an app claim the subject may be a person, who appears in entries under a pseudonym only
         person = self._pseudonym(tenant, "actor", f"{token.issuer}|{token.subject}")
-        return Caller(tenant=tenant, app="token", actor=f"subject:{person}", carrier=carrier)
+        return Caller(tenant=tenant, app="token", actor=f"subject:{person}")
 
 
-def credential_in(headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None]:
-    """The first credential in the headers and the lower-case name of its carrier.
+def credential_in(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    """The first credential in the headers.
 
     Raises:
         Unauthenticated: an `Authorization` of another scheme than Bearer, and nothing else.
@@ -163,10 +154,10 @@ def credential_in(headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes | None,
             continue
         text = value.strip(b" \t")
         if low != b"authorization":
-            return low, text
+            return text
         if text[: len(_BEARER)].lower() == _BEARER:
-            return low, text[len(_BEARER) :].strip(b" ")
+            return text[len(_BEARER) :].strip(b" ")
         other_scheme = True
     if other_scheme:
         raise Unauthenticated("the Authorization header is not of the scheme Bearer", code="credential_scheme")
-    return None, None
+    return None

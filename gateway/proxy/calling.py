@@ -8,85 +8,65 @@ attempt at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
 
+from gateway.proxy.answers import Answer
 from gateway.proxy.call import Call
 from gateway.proxy.errors import UpstreamFailed
-from gateway.proxy.lanes import Lane
 from gateway.proxy.upstream import Connection
 
-PATIENCE_S = 1.0  # an answer that is not complete by then is begun in the journal, and streamed
 REPEATABLE = frozenset({"upstream_no_answer", "upstream_gone"})
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """One request as the model gets it: `head` is everything up to and with the empty line."""
-
-    method: str
-    head: bytes
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watching:
-    """Who is told: `on_sent(call)` at each attempt; `on_patience()` when `patience_until` (loop's clock) has passed."""
-
-    patience_until: float
-    on_sent: Callable[[Call], None]
-    on_patience: Callable[[], None]
-
-
-async def ask(lane: Lane, asking: Asking, watching: Watching) -> Call:
+async def ask(answer: Answer, method: str, head: bytes, body: bytes) -> Call:
     """Send the request and return its call once it is settled (see `Call.settled`).
 
-    `on_patience` is called where the answer is not complete by `patience_until`, even while there is no connection yet.
+    `head` is everything up to and with the empty line. `answer.late()` is called where the call is not complete by
+    `answer.patience_until`, even while there is no connection yet.
 
     Raises:
         UpstreamFailed, UpstreamSlow: no connection, or it broke off, or a deadline passed, before the call was settled.
     """
-    kept = lane.pool.idle()
+    kept = answer.lane.pool.idle()
     if kept is not None:
         try:
-            return await _attempt(kept, lane, asking, watching)
+            return await _attempt(kept, answer, method, head, body)
         except UpstreamFailed as error:
-            may_repeat = asking.method in IDEMPOTENT or not error.sent
+            may_repeat = method in IDEMPOTENT or not error.sent
             if error.code not in REPEATABLE or not may_repeat:
                 raise
-    fresh = await _connect(lane, watching)
-    return await _attempt(fresh, lane, asking, watching)
+    fresh = await _connect(answer)
+    return await _attempt(fresh, answer, method, head, body)
 
 
-async def _attempt(connection: Connection, lane: Lane, asking: Asking, watching: Watching) -> Call:
-    call = Call(
+async def _attempt(connection: Connection, answer: Answer, method: str, head: bytes, body: bytes) -> Call:
+    call = answer.call = Call(
         connection,
-        lane.limits,
-        bodiless=asking.method == "HEAD",
+        answer.lane.limits,
+        bodiless=method == "HEAD",
         started_at=connection.loop.time(),
-        patience_until=watching.patience_until,
+        patience_until=answer.patience_until,
     )
-    watching.on_sent(call)
-    connection.send(asking.head, asking.body, call)
+    connection.send(head, body, call)
     try:
         await call.settled()
     except asyncio.CancelledError:
         call.give_up()
         raise
     if call.overdue and not call.complete:
-        watching.on_patience()
+        answer.late()
         await call.headed()
     return call
 
 
-async def _connect(lane: Lane, watching: Watching) -> Connection:
+async def _connect(answer: Answer) -> Connection:
     loop = asyncio.get_running_loop()
+    lane = answer.lane
     connecting = loop.create_task(lane.pool.connect(lane.route.timeouts.connect_s))
     try:
-        await asyncio.wait({connecting}, timeout=max(0.0, watching.patience_until - loop.time()))
+        await asyncio.wait({connecting}, timeout=max(0.0, answer.patience_until - loop.time()))
         if not connecting.done():
-            watching.on_patience()
+            answer.late()
         return await connecting
     finally:
         connecting.cancel()

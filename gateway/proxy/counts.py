@@ -82,8 +82,9 @@ class Counts:
             self._p_unrecorded.labels(route).inc(count)
         self._unrecorded.clear()
         seconds, self._seconds = self._seconds, []
+        children = {route: self._p_seconds.labels(route) for route in {route for route, _ in seconds}}
         for route, took in seconds:
-            self._p_seconds.labels(route).observe(took)
+            children[route].observe(took)
 
     def refusals(self) -> dict[str, int]:
         """Refusals by code since this was last asked: for the one aggregate entry a minute."""

@@ -32,8 +32,17 @@ _OURS = b"answerable-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Captured:
-    """Whom and what a call is about, as the caller said; `case` and `subject` are not yet hidden."""
+class Caller:
+    """One authenticated caller; `actor` is how entries name it."""
+
+    tenant: str
+    app: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """Whom and what a call is about: as the caller said, and then with `case` and `subject` hidden."""
 
     case: str | None = None
     subject: str | None = None
@@ -41,28 +50,33 @@ class Captured:
     corrects: str | None = None
 
 
+NOTHING = About()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What holds for every call of a route: its name, evidence mode, retention class, the configuration's digest."""
+
+    route: str
+    mode: str
+    retention: str
+    config: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One admitted call. `decision` is its Decision-Id; `case` and `subject` are pseudonyms; times are Unix ns."""
+    """One admitted call. `decision` is its Decision-Id; `case` and `subject` in `about` are pseudonyms; Unix ns."""
 
     decision: str
     record: Literal["decision", "call"]
-    tenant: str
-    route: str
-    actor: str
-    app: str
+    caller: Caller
+    terms: Terms
     method: str
     path: str
     received_ns: int
     trace: str | None
-    case: str | None
-    subject: str | None
-    purpose: str | None
-    corrects: str | None
+    about: About
     headers: Mapping[str, str]
-    mode: str
-    retention: str
-    config: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +109,13 @@ def begin(asked: Asked, *, entry: str, ts_ns: int, parts: tuple[Part, ...]) -> D
     """The begin entry of a call that is still open."""
     return Draft(
         kind="begin",
-        tenant=asked.tenant,
-        route=asked.route,
-        actor=asked.actor,
+        tenant=asked.caller.tenant,
+        route=asked.terms.route,
+        actor=asked.caller.actor,
         id=entry,
         ts_ns=ts_ns,
         decision=asked.decision,
-        config=asked.config,
+        config=asked.terms.config,
         trace=asked.trace,
         parts=parts,
         fields={**_of_the_call(asked), "record": asked.record, "timing": {"received_ns": str(asked.received_ns)}},
@@ -126,13 +140,13 @@ def closing(asked: Asked, answered: Answered, *, ts_ns: int, parts: tuple[Part, 
         fields["headers"] = {"request": short(asked.headers), "response": short(answered.headers)}
     return Draft(
         kind=asked.record,
-        tenant=asked.tenant,
-        route=asked.route,
-        actor=asked.actor,
+        tenant=asked.caller.tenant,
+        route=asked.terms.route,
+        actor=asked.caller.actor,
         id=asked.decision,
         ts_ns=ts_ns,
         decision=asked.decision,
-        config=asked.config,
+        config=asked.terms.config,
         trace=asked.trace,
         prev=prev,
         parts=parts,
@@ -141,15 +155,16 @@ def closing(asked: Asked, answered: Answered, *, ts_ns: int, parts: tuple[Part, 
 
 
 def _of_the_call(asked: Asked) -> dict[str, object]:
+    about = asked.about
     return {
-        "app": asked.app,
+        "app": asked.caller.app,
         "call": {"method": asked.method, "path": asked.path[:PATH_CHARS_MAX], "request_id": asked.decision},
-        "case": asked.case,
-        "subject": asked.subject,
-        "purpose": asked.purpose,
-        "corrects": asked.corrects,
-        "mode": asked.mode,
-        "retention": asked.retention,
+        "case": about.case,
+        "subject": about.subject,
+        "purpose": about.purpose,
+        "corrects": about.corrects,
+        "mode": asked.terms.mode,
+        "retention": asked.terms.retention,
     }
 
 
@@ -191,7 +206,7 @@ class Capturing:
         self._paths = {name: jmespath.compile(path) for name, path in named.items() if path is not None}
         self._parse_bytes_max = parse_bytes_max
 
-    def of(self, headers: RawHeaders, body: bytes) -> Captured | None:
+    def of(self, headers: RawHeaders, body: bytes) -> About | None:
         """What the call is about; None if neither headers nor body say anything. Headers win over the body.
 
         Raises:
@@ -200,7 +215,7 @@ class Capturing:
         said = _from_headers(headers)
         if self._paths and len(body) <= self._parse_bytes_max:
             said = {**self._from_body(body, said), **said}
-        return Captured(**said) if said else None
+        return About(**said) if said else None
 
     def _from_body(self, body: bytes, said: Mapping[str, str]) -> dict[str, str]:
         wanted = {name: path for name, path in self._paths.items() if name not in said}

@@ -18,8 +18,8 @@ from aiohttp.web_protocol import RequestPayloadError
 from config.errors import AnswerableError
 from gateway.proxy import headers as heads
 from gateway.proxy.answers import Answer, media
-from gateway.proxy.callers import Caller, Callers
-from gateway.proxy.calling import PATIENCE_S, Asking, Watching, ask
+from gateway.proxy.callers import Callers
+from gateway.proxy.calling import ask
 from gateway.proxy.counts import Counts
 from gateway.proxy.errors import (
     BadRequest,
@@ -31,7 +31,7 @@ from gateway.proxy.errors import (
     UpstreamFailed,
     UpstreamSlow,
 )
-from gateway.proxy.exchange import Asked, trace_of
+from gateway.proxy.exchange import NOTHING, Asked, Caller, trace_of
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.own import Own
@@ -201,26 +201,18 @@ class Handler:
             self._counts.unrecorded(tenant, route.name)
             return Unrecorded()
         recorder = self._recorder
-        captured = lane.capturing.of(head.raw_headers, body)
+        about = lane.capturing.of(head.raw_headers, body)
         asked = Asked(
             decision=recorder.journal.new_id(),
             record=match.record,
-            tenant=tenant,
-            route=route.name,
-            actor=caller.actor,
-            app=caller.app,
+            caller=caller,
+            terms=lane.terms,
             method=head.method,
             path=head.path.partition("?")[0],
             received_ns=received_ns,
             trace=trace_of(head.raw_headers),
-            case=recorder.hidden(tenant, "case", captured.case) if captured else None,
-            subject=recorder.hidden(tenant, "subject", captured.subject) if captured else None,
-            purpose=captured.purpose if captured else None,
-            corrects=captured.corrects if captured else None,
+            about=NOTHING if about is None else recorder.hidden(tenant, about),
             headers=heads.recorded(head.raw_headers, lane.recorded_request) if lane.recorded_request else {},
-            mode=route.evidence,
-            retention=route.retention,
-            config=recorder.config,
         )
         media_type = media(head.headers.get("Content-Type", ""))
         try:
@@ -247,10 +239,7 @@ class Handler:
             keeps=self._keeps,
         )
         try:
-            watching = Watching(
-                patience_until=received_at + PATIENCE_S, on_sent=answer.sent, on_patience=recording.begin
-            )
-            call = await ask(lane, Asking(request.head.method, head, body), watching)
+            call = await ask(answer, request.head.method, head, body)
             self._counts.answered(lane.route.name, call.status)
             if call.complete:
                 return await answer.whole(call)

@@ -11,16 +11,18 @@ import orjson
 
 from config.load import Configuration
 from config.secrets import reveal
-from config.settings import Route
+from config.settings import Route, RouteModel
 from gateway.proxy import headers as heads
 from gateway.proxy.call import Limits
 from gateway.proxy.callers import CARRIERS
 from gateway.proxy.errors import BadRequest
-from gateway.proxy.exchange import Capturing, Model
+from gateway.proxy.exchange import Capturing, Model, Terms
 from gateway.proxy.limits import Budget
 from gateway.proxy.pool import Pool, Upstreams
 
 MODELS_FILE = "models.json"
+VERSION_CHARS_MAX = 128  # of a version as an answer announces it
+VERSIONS_MAX = 100  # announced versions that are remembered with their digests
 _HAS_BODY = frozenset({"POST", "PUT", "PATCH"})  # these state a length even where it is 0 (RFC 9110 §8.6)
 
 
@@ -32,6 +34,7 @@ class Models:
         self._path = data / MODELS_FILE
         self._seen: tuple[int, int] | None = None
         self._digests: Mapping[tuple[str, str], str] = {}
+        self.generation = 0  # grows when the file's content has changed
         self.look()
 
     def digest(self, name: str, version: str | None) -> str | None:
@@ -47,6 +50,7 @@ class Models:
                 return
             self._digests = dict(_digests(orjson.loads(self._path.read_bytes())))
             self._seen = seen
+            self.generation += 1
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return  # a decision without a digest says so; it is not refused for it
 
@@ -70,6 +74,9 @@ class Lane:
         self.pool: Pool = upstreams.pool(route.upstream)
         self.limits = Limits(buffer_bytes=settings.buffer_bytes_max, timeouts=route.timeouts, budget=budget)
         self.capturing = Capturing(route.capture, parse_bytes_max=settings.parse_bytes_max)
+        self.terms = Terms(
+            route=route.name, mode=route.evidence, retention=route.retention, config=configuration.digest
+        )
         self.recorded_request = heads.names(route.request_headers)
         self.recorded_response = heads.names(route.response_headers)
         dropped = set(heads.REQUEST_DROPPED)
@@ -86,6 +93,8 @@ class Lane:
             if route.model is not None and route.model.version_header is not None
             else None
         )
+        self._known_models: dict[str | None, Model] = {}  # by announced version; None: as declared
+        self._known_generation = -1
 
     def head(self, method: str, target: bytes, query: str, headers: heads.RawHeaders, body_bytes: int) -> bytes:
         """The request's head as the model gets it.
@@ -105,17 +114,30 @@ class Lane:
 
     def model(self, answered: heads.RawHeaders, models: Models) -> Model | None:
         """The model that gave this answer: as it announces itself, else as the route declares."""
-        declared = self.route.model
-        if declared is None:
+        if self.route.model is None:
             return None
+        announced = None
         if self._version_header is not None:
             for name, value in answered:
                 if heads.lowered(name) == self._version_header:
-                    version = value.decode("latin-1").strip()[:128]
-                    digest = models.digest(declared.name, version)
-                    return Model(name=declared.name, version=version, digest=digest, source="announced")
-        digest = models.digest(declared.name, declared.version)
-        return Model(name=declared.name, version=declared.version, digest=digest, source="declared")
+                    announced = value.decode("latin-1").strip()[:VERSION_CHARS_MAX]
+                    break
+        if self._known_generation != models.generation or len(self._known_models) >= VERSIONS_MAX:
+            self._known_models, self._known_generation = {}, models.generation
+        known = self._known_models.get(announced)
+        if known is None:
+            known = self._known_models[announced] = _model(self.route.model, announced, models)
+        return known
+
+
+def _model(declared: RouteModel, announced: str | None, models: Models) -> Model:
+    version = declared.version if announced is None else announced
+    return Model(
+        name=declared.name,
+        version=version,
+        digest=models.digest(declared.name, version),
+        source="declared" if announced is None else "announced",
+    )
 
 
 def _credential(route: Route, configuration: Configuration) -> bytes:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.proxy import exchange
-from gateway.proxy.exchange import Answered, Asked
+from gateway.proxy.exchange import About, Answered, Asked
 from storage.entries import Draft, Part, Ref
 from storage.errors import JournalStopped, StorageError
 from storage.journal import Appended, Journal
@@ -264,9 +264,15 @@ class Recorder:
         self._keyring = keyring
         self._passed: Tally[tuple[str, str]] = Tally()
 
-    def hidden(self, tenant: str, kind: str, value: str | None) -> str | None:
-        """The pseudonym of a case or a subject."""
-        return None if value is None else self._keyring.pseudonym(tenant, kind, value)
+    def hidden(self, tenant: str, about: About) -> About:
+        """The same with pseudonyms in the place of case and subject."""
+        hide = self._keyring.pseudonym
+        return About(
+            case=None if about.case is None else hide(tenant, "case", about.case),
+            subject=None if about.subject is None else hide(tenant, "subject", about.subject),
+            purpose=about.purpose,
+            corrects=about.corrects,
+        )
 
     def admit(self, asked: Asked, body: bytes, *, media: str, target: str) -> Recording:
         """Admit a call: from here on it is owed a closing entry.
@@ -275,7 +281,7 @@ class Recorder:
             storage.errors.JournalFull, JournalStopped: 503, before the model is asked.
         """
         recording = Recording(self, asked, body, media=media, target=target)
-        self.journal.admit(asked.tenant, asked.route, bytes_expected=len(body))
+        self.journal.admit(asked.caller.tenant, asked.terms.route, bytes_expected=len(body))
         return recording
 
     def refused(self) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy import calling
+from gateway.proxy import answers
 from tests.support.evidence import Evidence, balanced, settled
 from tests.support.upstreams import Exchange, Upstream, events, good, raw
 from tests.support.workers import Client, configuration, working
@@ -116,7 +116,7 @@ async def test_an_answer_that_takes_longer_than_a_second_gets_a_begin_entry_whil
         async with working(configuration(tmp_path, model.url)) as worker, Client.to(worker) as c:
             await c.request()
             evidence = Evidence.of(worker)
-            async with asyncio.timeout(calling.PATIENCE_S + 2):
+            async with asyncio.timeout(answers.PATIENCE_S + 2):
                 while not evidence.entries("begin"):
                     await asyncio.sleep(0.02)
             assert evidence.entries("decision") == []

@@ -4,7 +4,7 @@ import pytest
 from config.settings import Capture
 from gateway.proxy import exchange
 from gateway.proxy.errors import BadRequest
-from gateway.proxy.exchange import Answered, Asked, Captured, Capturing, Model
+from gateway.proxy.exchange import NOTHING, About, Answered, Asked, Caller, Capturing, Model, Terms
 from storage.entries import encode
 
 DECISION = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -14,22 +14,14 @@ def asked(**more) -> Asked:
     known = {
         "decision": DECISION,
         "record": "decision",
-        "tenant": "acme",
-        "route": "mortgage",
-        "actor": "app:chat",
-        "app": "chat",
+        "caller": Caller(tenant="acme", app="chat", actor="app:chat"),
+        "terms": Terms(route="mortgage", mode="strict", retention="default", config="ab" * 32),
         "method": "POST",
         "path": "/mortgage/predict",
         "received_ns": 1_700_000_000_000_000_001,
         "trace": None,
-        "case": None,
-        "subject": None,
-        "purpose": None,
-        "corrects": None,
+        "about": NOTHING,
         "headers": {},
-        "mode": "strict",
-        "retention": "default",
-        "config": "ab" * 32,
     }
     return Asked(**{**known, **more})
 
@@ -82,8 +74,8 @@ def test_long_paths_and_headers_are_cut_so_that_an_entry_can_always_be_made():
 def test_headers_win_over_the_body_and_both_may_say_something():
     capturing = Capturing(Capture(case="application.id", subject="who"), parse_bytes_max=1000)
     body = b'{"application": {"id": 17}, "who": "ann"}'
-    assert capturing.of([], body) == Captured(case="17", subject="ann")
-    assert capturing.of([(b"Answerable-Case", b"C-1")], body) == Captured(case="C-1", subject="ann")
+    assert capturing.of([], body) == About(case="17", subject="ann")
+    assert capturing.of([(b"Answerable-Case", b"C-1")], body) == About(case="C-1", subject="ann")
 
 
 def test_what_the_body_does_not_say_is_missing_and_nothing_is_guessed():
@@ -121,7 +113,7 @@ def test_a_header_of_ours_given_twice_is_refused_and_an_unknown_one_ignored():
     with pytest.raises(BadRequest, match="twice"):
         capturing.of([(b"Answerable-Case", b"a"), (b"answerable-case", b"b")], b"")
     assert capturing.of([(b"Answerable-Else", b"a")], b"") is None
-    assert capturing.of([(b"Answerable-Corrects", DECISION.encode())], b"") == Captured(corrects=DECISION)
+    assert capturing.of([(b"Answerable-Corrects", DECISION.encode())], b"") == About(corrects=DECISION)
 
 
 def test_the_trace_id_is_taken_from_a_well_formed_traceparent_only():
