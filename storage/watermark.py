@@ -124,9 +124,11 @@ class Watermark:
         self._words[_STATE_AT // 8] = state
 
     def close(self) -> None:
-        """Write the pages back (msync) and unmap; the file stays."""
+        """Write the pages back (msync) and unmap; the file stays, and so do the last numbers for who still asks."""
         self._map.flush()
+        last = bytes(self._map)
         self._words.release()
+        self._words = memoryview(last).cast("Q")
         self._map.close()
 
 

@@ -208,7 +208,7 @@ class Writer:
             if not is_full:
                 self._backlog.popleft()
                 done.append(item)
-                closes = any(kind == frames.CLOSE for kind, _ in item.notes)
+                closes = bool(item.notes) and any(kind == frames.CLOSE for kind, _ in item.notes)
         committed = self._commit(batch) if batch.frame_count else None
         if done:
             self._placed = []
@@ -224,7 +224,9 @@ class Writer:
     def _place(self, item: Item, batch: BatchWriter) -> bool:
         """Put an item's frames into the batch; False if the segment has no room for them."""
         state, made, entry = self._state, item.made, b""
-        need = COMMIT_BYTES + sum(frame_bytes(PART_HEAD_BYTES + len(part.data)) for part in item.parts)
+        need = COMMIT_BYTES
+        for part in item.parts:
+            need += frame_bytes(PART_HEAD_BYTES + len(part.data))
         if made is not None:
             scope = (made["tenant"], made["route"])
             scope_seq = state.scopes.get(scope, 0)
@@ -233,7 +235,8 @@ class Writer:
         key = item.key
         if key is not None and not key.written:
             need += frame_bytes(KEY_PAYLOAD_BYTES)
-        need += sum(frame_bytes(len(payload)) for _, payload in item.notes)
+        for _, payload in item.notes:
+            need += frame_bytes(len(payload))
         if need > self._limits.segment_bytes // 2:  # it might not fit even an empty segment, behind its heartbeats
             raise EntryTooLarge(f"an entry with {need} bytes of parts; a segment has {self._limits.segment_bytes}")
         if self.offset + batch.size_bytes + need > self._limits.segment_bytes:

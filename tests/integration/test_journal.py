@@ -195,6 +195,7 @@ async def test_a_clean_close_states_the_counters_writes_close_and_gives_the_spac
     await call(journal)
     await journal.close()
     await journal.close()
+    assert (journal.counters.accepted, journal.counters.open) == (1, 0)
     batches = read_all(directory)
     assert batches[-1].closes
     last = entries_of(batches)[-1]
