@@ -19,12 +19,11 @@ from gateway.keeper.lifecycle import register
 from gateway.keeper.parts import Parts
 from gateway.keeper.settling import Target
 from gateway.keeper.socket import Command, Lines
-from gateway.keeper.threads import Tell, Told
+from gateway.keeper.threads import Told
+from gateway.keeper.verifying import verify
 from gateway.keeper.writing import Writer
-from storage.audit import Progress, audit
 from storage.errors import StorageError
 from storage.migrate import migrate
-from storage.verify import Report
 
 NEEDS_JOURNAL: Final = frozenset({"models-register", "why"})
 NEEDS_LOOPS: Final = frozenset({"settle", "status"})
@@ -133,7 +132,8 @@ class Commands:
 
     async def verify(self, _: Mapping[str, Any]) -> Lines:
         """Recompute everything that was signed; exit 0 sound, 1 broken, 2 cannot tell."""
-        told = Told(self._verify)
+        await self._parts.library.look(discover=True)
+        told = Told(lambda tell: verify(self._parts, tell))
         async for line in told.lines():
             yield line
         report = told.result
@@ -216,22 +216,6 @@ class Commands:
             "shards": shards,
             "problems": list(keeper.problems()),
         }
-
-    def _verify(self, tell: Tell) -> Report:
-        keyring = self._parts.keyring
-        done: dict[str, int] = {}
-
-        def told(progress: Progress) -> None:
-            done[progress.origin] = progress.done
-            tell({"entries": sum(done.values()), "origin": progress.origin})
-
-        return audit(
-            self._parts.database,
-            public=keyring.log.public_key().public_bytes_raw(),
-            data=self._parts.configuration.data,
-            host_keys={keyring.host.public_key().public_bytes_raw()},
-            progress=told,
-        )
 
     def _writer(self) -> Writer:
         return self._open().writer

@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from storage import watermark
-from storage.errors import JournalCorrupt, StorageError
+from storage.errors import JournalCorrupt, JournalError, StorageError
 from storage.reading import Batch, Position, SegmentTail, read_header, shards
 from storage.recovery import segments_of
 from storage.segment import HEADER_BYTES, SegmentHeader, segment_name
@@ -90,7 +90,7 @@ class Shelf:
                 return found
             if position != self._head.position:
                 return None
-            for batch in _bounded(self._head, bytes_max):
+            for batch in _sound(self._head, bytes_max):
                 self._keep(position, batch)
                 position = Position(batch.segment, batch.end)
                 found.append(batch)
@@ -140,7 +140,7 @@ class Reader:
             if self._own is None or self._own.position != self.position:
                 self._leave()
                 self._own = SegmentTail(self.shelf.directory, self.position)
-            found = list(_bounded(self._own, bytes_max))
+            found = list(_sound(self._own, bytes_max))
         elif self._own is not None:
             self._leave()
         if found:
@@ -245,15 +245,22 @@ def header_of(shelf: Shelf, first_seq: int) -> SegmentHeader:
     return SegmentHeader.from_bytes(shelf.header(first_seq))
 
 
-def _bounded(tail: SegmentTail, bytes_max: int) -> Iterator[Batch]:
+def _sound(tail: SegmentTail, bytes_max: int) -> Iterator[Batch]:
+    """The next batches of a tail, about `bytes_max` of them; damage is told only where nothing sound comes before it."""
     size = 0
     batches = tail.batches()
     with contextlib.closing(batches):  # type: ignore[type-var]  # a generator, declared as an iterator
-        for batch in batches:
-            yield batch
-            size += batch.end - batch.begin
-            if size >= bytes_max:
+        while size < bytes_max:
+            try:
+                batch = next(batches, None)
+            except JournalError:
+                if size:
+                    return  # the next call meets it again
+                raise
+            if batch is None:
                 return
+            size += batch.end - batch.begin
+            yield batch
 
 
 def _origin_of(directory: Path, mark: Mark) -> str | None:

@@ -216,6 +216,15 @@ async def until(condition: Callable[[], Any], *, within_s: float = 30.0) -> Any:
         return value
 
 
+def flip(path: Path, at: int) -> None:
+    """Change one bit of a file."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 0x40]))
+
+
 @contextlib.contextmanager
 def apart(configuration: Configuration, *, log: Path | None = None) -> Iterator[Any]:
     """A keeper in a process of its own, without a desk; killed at the end if it still runs."""
