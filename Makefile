@@ -6,13 +6,13 @@ RUN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= $(shell nproc)
 
-.PHONY: demo test quick lint format chaos bench wheel clean
+.PHONY: demo test quick lint format chaos contract bench wheel clean
 
 demo: $(VENV)/.demo
 	$(RUN)/answerable demo $(ARGS)
 
 test: $(VENV)/.dev
-	$(RUN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos" $(ARGS)
+	$(RUN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos and not contract" $(ARGS)
 
 quick: lint
 	$(RUN)/python -m pytest tests/unit tests/property -n $(WORKERS) -q $(ARGS)
@@ -26,6 +26,10 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(RUN)/ruff check --fix-only .
 	$(RUN)/ruff format .
+
+contract: $(VENV)/.dev
+	$(RUN)/python -m tests.contract.environment
+	$(RUN)/python -m pytest tests/contract -m contract $(ARGS)
 
 chaos: $(VENV)/.dev
 	$(RUN)/python -m pytest tests/fault -m chaos $(ARGS)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract import environment
 from tests.support.database import database, embedded, embedded_path, server_url  # noqa: F401 - fixtures
 
 _left_out = pytest.StashKey[list[str]]()
@@ -18,6 +19,7 @@ _left_out = pytest.StashKey[list[str]]()
 def _missing(tools: tuple[str, ...]) -> list[str]:
     have = {
         "root": lambda: os.geteuid() == 0,
+        **{f"contract-{name}": lambda name=name: environment.is_built(name) for name in environment.NAMES},
         "loop": lambda: os.geteuid() == 0 and Path("/dev/loop-control").exists(),
     }
     return [tool for tool in tools if not have.get(tool, lambda tool=tool: shutil.which(tool, path=_path()))()]

@@ -14,8 +14,9 @@ from config.extract import Extract
 from storage.protocols import Extractor, ExtractSpec
 from storage.protocols.faults import Unreadable
 from storage.protocols.reading import adapter_for
-from storage.protocols.sse import Event, Events
+from storage.protocols.sse import Event, Events, looks_like_events
 from storage.protocols.terminals import Terminal
+from tests.support.protocol_vectors import Vector, load, names
 
 PROTOCOLS = ("generic", "openai", "anthropic", "inference-v2", "kserve-v1", "mlflow")
 WORDS = [
@@ -131,3 +132,46 @@ def test_nothing_of_a_terminal_event_is_ever_free(protocol: str, raw: bytes, siz
     except Unreadable:
         return
     assert not any(ends(event) for event in Events().feed(raw[:free]))
+
+
+@st.composite
+def _damaged(draw: st.DrawFn) -> tuple[Vector, bytes, bytes]:
+    """A recorded call with some bytes of one body cut, doubled, or replaced."""
+    vector = load(draw(st.sampled_from(names())))
+    bodies = {"request": vector.request, "answer": vector.answer}
+    side = draw(st.sampled_from(sorted(bodies)))
+    for _ in range(draw(st.integers(1, 3))):
+        raw = bodies[side]
+        at, length = draw(st.integers(0, len(raw))), draw(st.integers(0, 30))
+        new = draw(
+            st.binary(max_size=3) | st.sampled_from([b"null", b"[]", b"{}", b"-1", b'"', b"\n\n", raw[at : at + 40]])
+        )
+        bodies[side] = raw[:at] + new + raw[at + length :]
+    return vector, bodies["request"], bodies["answer"]
+
+
+@given(_damaged())
+def test_a_damaged_recording_is_read_or_said_to_be_unreadable(damaged: tuple[Vector, bytes, bytes]) -> None:
+    vector, request_body, answer = damaged
+    for row in vector.extractor().rows(request_body, answer):
+        assert row.label is not None or row.error is not None
+        assert row.label is None or len(row.label.encode()) <= 64
+
+
+@given(st.sampled_from(names()), st.data())
+def test_a_stream_that_breaks_off_before_its_end_gives_no_label(name: str, data: st.DataObject) -> None:
+    vector = load(name)
+    ends = adapter_for(vector.protocol).ends
+    if ends is None or not looks_like_events(vector.answer):
+        return
+    events = list(Events().feed(vector.answer))
+    goes_on = [event.end for event in events if not ends(event) and not _finishes(event)]
+    cut = data.draw(st.integers(0, goes_on[-1]))
+    assert [row.label for row in vector.extractor().rows(vector.request, vector.answer[:cut])] == [None]
+
+
+def _finishes(event: Event) -> bool:
+    """Whether a choice is finished by it, after which `[DONE]` says nothing new."""
+    said = json.loads(event.data)
+    usage = said.get("choices") == []
+    return usage or any(choice.get("finish_reason") for choice in said.get("choices", []))
