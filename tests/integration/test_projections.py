@@ -13,7 +13,7 @@ from storage.entries import decode
 from storage.errors import JournalCorrupt, Unverifiable
 from storage.projections import FILE, Projector
 from tests.integration.test_shipper import CrashError, Crashing, ship_all, shipper
-from tests.support.batches import Shard
+from tests.support.batches import START_NS, Shard
 
 
 def table(database: Database, name: str) -> list[tuple[Any, ...]]:
@@ -30,7 +30,7 @@ class Deployment:
 
     def __init__(self, database: Database, tmp_path: Path) -> None:
         self.database, self.tmp_path = database, tmp_path
-        self.gateway, self.keeper = Shard(), Shard(origin="acme/keeper/1")
+        self.gateway, self.keeper = Shard(), Shard(origin="acme/keeper/1", now_ns=START_NS + 10**12)
 
     def record(self, count: int = 3) -> list[str]:
         """Record decisions, extract and explain them; returns their ids."""
