@@ -246,7 +246,7 @@ def header_of(shelf: Shelf, first_seq: int) -> SegmentHeader:
 
 
 def _sound(tail: SegmentTail, bytes_max: int) -> Iterator[Batch]:
-    """The next batches of a tail, about `bytes_max` of them; damage is told only where nothing sound comes before it."""
+    """The next batches of a tail, about `bytes_max`; damage is told only where nothing sound comes before it."""
     size = 0
     batches = tail.batches()
     with contextlib.closing(batches):  # type: ignore[type-var]  # a generator, declared as an iterator

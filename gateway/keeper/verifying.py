@@ -1,4 +1,4 @@
-"""`answerable verify`: what ClickHouse holds, checked by storage/audit.py; then what is in the journal and not yet there.
+"""`answerable verify`: what ClickHouse holds, by storage/audit.py; then what the journal holds beyond it.
 
 Blocking.
 """

@@ -17,8 +17,7 @@ from config.processes import start
 from gateway.keeper.keeper import Keeper
 from gateway.keeper.lock import DataLock
 from gateway.keeper.parts import Parts
-from gateway.proxy.exchange import Answered, Asked, Model, begin, closing
-from storage.entries import Ref
+from storage.entries import Draft, Part, Ref
 from storage.journal import Appended, Journal, JournalLimits
 from storage.keys import Keyring
 from storage.writer import PartKey
@@ -90,25 +89,20 @@ class Gateway:
         key = self.journal.new_key()
         asked_part, asked_bytes = key.sealer.seal("request", "application/json", request, 0)
         answered_part, answered_bytes = key.sealer.seal("response", "application/json", answer, 1)
-        draft = closing(
-            self._asked(),
-            self._answered(len(answer), **changes),
-            ts_ns=time.time_ns(),
-            parts=(asked_part, answered_part),
-            prev=(),
+        draft = self.draft(
+            "decision", self.journal.new_id(), parts=(asked_part, answered_part), size=len(answer), **changes
         )
         return await self.journal.append(draft, parts=[asked_bytes, answered_bytes], key=key, closes=True)
 
     async def stream(self, number: int, *, pieces: int = 3) -> "Streaming":
         """A streamed decision: its begin entry and first chunks are durable on return, `end` closes it."""
         self.journal.admit("default", "loans")
-        asked = self._asked()
+        decision = self.journal.new_id()
         request, answer = self.bodies(number)
         key = self.journal.new_key()
-        sealed = key.sealer.seal("request", "application/json", request, 0)
-        draft = begin(asked, entry=self.journal.new_id(), ts_ns=time.time_ns(), parts=(sealed[0],))
-        begun = await self.journal.append(draft, parts=[sealed[1]], key=key)
-        streaming = Streaming(self, asked, request=sealed[0], key=key, begun=begun, answer=answer)
+        part, stored = key.sealer.seal("request", "application/json", request, 0)
+        begun = await self.journal.append(self.draft("begin", decision, parts=(part,)), parts=[stored], key=key)
+        streaming = Streaming(self, decision, request=part, key=key, begun=begun, size=len(answer))
         for at in range(pieces):
             size = -(-len(answer) // pieces)
             await streaming.chunk(answer[at * size : (at + 1) * size])
@@ -119,65 +113,73 @@ class Gateway:
         numbers = {name: value for name, value in features.items() if name != "case"}
         return orjson.dumps(features), orjson.dumps(self._loans.answer(numbers))
 
-    def _asked(self) -> Asked:
-        return Asked(
-            decision=self.journal.new_id(),
-            record="decision",
+    def draft(
+        self,
+        kind: str,
+        decision: str,
+        *,
+        parts: tuple[Part, ...],
+        prev: tuple[Ref, ...] = (),
+        size: int = 0,
+        streamed: bool = False,
+        **changes: Any,
+    ) -> Draft:
+        """An entry as a gateway drafts it; `changes` are of its closing fields."""
+        fields: dict[str, Any] = {
+            "app": "test",
+            "call": {"method": "POST", "path": "/loans/score", "request_id": decision},
+            "case": None,
+            "subject": None,
+            "purpose": None,
+            "corrects": None,
+            "mode": "strict",
+            "retention": "default",
+        }
+        if kind == "decision":
+            state = changes.pop("state", "complete")
+            fields |= {
+                "model": {"name": "loans", "version": "1.0", "digest": None, "source": "declared"},
+                "status": 200,
+                "error": None,
+                "timing": {"upstream_first_us": 100, "upstream_us": 200, "total_us": 300},
+                "stream": {"state": state, "streamed": streamed, "bytes": size},
+            }
+        return Draft(
+            kind=kind,
             tenant="default",
             route="loans",
             actor="app:test",
-            app="test",
-            method="POST",
-            path="/loans/score",
-            received_ns=time.time_ns(),
-            trace=None,
-            case=None,
-            subject=None,
-            purpose=None,
-            corrects=None,
-            headers={},
-            mode="strict",
-            retention="default",
+            id=decision if kind == "decision" else self.journal.new_id(),
+            ts_ns=time.time_ns(),
+            decision=decision,
             config=self.configuration.digest,
+            parts=parts,
+            prev=prev,
+            fields=fields | changes,
         )
-
-    def _answered(self, size: int, **changes: Any) -> Answered:
-        known: dict[str, Any] = {
-            "status": 200,
-            "error": None,
-            "state": "complete",
-            "streamed": False,
-            "bytes": size,
-            "first_us": 100,
-            "upstream_us": 200,
-            "total_us": 300,
-            "model": Model(name="loans", version="1.0", digest=None, source="declared"),
-            "headers": {},
-        }
-        return Answered(**(known | changes))
 
 
 class Streaming:
     """A streamed call that is still open."""
 
     def __init__(
-        self, gateway: Gateway, asked: Asked, *, request: Any, key: PartKey, begun: Appended, answer: bytes
+        self, gateway: Gateway, decision: str, *, request: Part, key: PartKey, begun: Appended, size: int
     ) -> None:
-        self._gateway, self._asked, self._request, self._key, self._begun = gateway, asked, request, key, begun
+        self._gateway, self._request, self._key, self._begun, self._size = gateway, request, key, begun, size
         self._part = key.sealer.open_stream_part("response", "application/json", 1)
-        self._size = len(answer)
-        self.decision = asked.decision
+        self.decision = decision
 
     async def chunk(self, plaintext: bytes) -> None:
         await self._gateway.journal.append_parts(self._key, [self._part.chunk(plaintext)], ts_ns=time.time_ns())
 
     async def end(self) -> Appended:
-        draft = closing(
-            self._asked,
-            self._gateway._answered(self._size, streamed=True),
-            ts_ns=time.time_ns(),
+        draft = self._gateway.draft(
+            "decision",
+            self.decision,
             parts=(self._request, self._part.finish()),
             prev=(Ref(orjson.loads(self._begun.entry)["id"], self._begun.leaf),),
+            size=self._size,
+            streamed=True,
         )
         return await self._gateway.journal.append(draft, key=self._key, closes=True)
 
