@@ -91,6 +91,12 @@ def read(
     )
 
 
+def count_rows(adapter: Adapter, request: bytes, *, parse_bytes_max: int, rows_max: int) -> int:
+    """How many rows `read` tells apart in a request; one where it tells none. Never raises."""
+    asked = _asked(adapter, request, parse_bytes_max, rows_max)
+    return 1 if isinstance(asked, Fault) else len(asked)
+
+
 def _asked(adapter: Adapter, request: bytes, parse_bytes_max: int, rows_max: int) -> list[Side] | Fault:
     try:
         sides = sides_asked(adapter, request, parse_bytes_max=parse_bytes_max)

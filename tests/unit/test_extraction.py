@@ -1,8 +1,13 @@
 import json
+import re
 import time
+import tracemalloc
+from pathlib import Path
 
 import pytest
+import yaml
 
+import storage.protocols
 from config.extract import Extract
 from config.settings import Route
 from storage.protocols import Extractor, ExtractSpec, extract, spec_of
@@ -109,3 +114,30 @@ def test_a_version_that_an_answer_names_is_kept_where_it_looks_like_one():
     named = {b'"3"': "3", b"3": None, b'""': None, b'"' + b"x" * 129 + b'"': None}
     for version, model in named.items():
         assert Extractor(spec).extract(request, b'{"model_version": ' + version + b", " + outputs + b"}").model == model
+
+
+@pytest.mark.parametrize(
+    ("protocol", "body"),
+    [
+        ("generic", b"[{}" + b",{}" * 40_000 + b"]"),
+        ("openai", b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n' * 2_000),
+        ("openai", b"data\n" * 25_000 + b"\n"),
+        ("kserve-v1", b'{"instances":[0' + b",0" * 50_000 + b"]}"),
+        ("inference-v2", b'{"inputs":[{"name":"x","shape":[50000],"data":[0' + b",0" * 49_999 + b"]}]}"),
+    ],
+)
+def test_memory_is_bounded_by_what_is_read(protocol, body):
+    answer = body.replace(b"instances", b"predictions").replace(b"inputs", b"outputs")
+    extractor = Extractor(ExtractSpec(protocol=protocol, batch=True, label="@", features="@"))
+    tracemalloc.start()
+    extractor.rows(body, answer)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150 * len(body)
+
+
+def test_the_examples_in_the_readme_are_routes():
+    text = (Path(storage.protocols.__file__).parent / "README.md").read_text()
+    stated = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    routes = [Route.model_validate(route) for route in stated]
+    assert [Extractor(spec_of(route, parse_bytes_max=1_000)).spec.batch for route in routes] == [False, True]

@@ -7,6 +7,7 @@ import pytest
 
 from storage.protocols import Extracted, Extractor, ExtractSpec
 from storage.protocols.inference_v2 import ROWS_STATED_MAX
+from storage.protocols.reading import adapter_for, count_rows
 
 
 def rows(protocol: str, request: object, answer: object, **declared: Any) -> list[Extracted]:
@@ -206,3 +207,14 @@ def test_a_row_is_named_by_its_place_in_the_request():
     assert [extractor.extract(*bodies, row=row).label for row in (0, 1)] == ["deny", "true"]
     assert extractor.extract(*bodies, row=2).error == "request: no such row"
     assert extractor.extract(*bodies).error == "request: 2 rows, and none is named"
+
+
+@pytest.mark.parametrize(
+    ("request_body", "count"),
+    [(b'{"instances": [1, 2, 3]}', 3), (b'{"instances": []}', 1), (b"?", 1), (b'{"instances": [1, 2, 3, 4]}', 1)],
+)
+def test_rows_can_be_counted_before_there_is_an_answer(request_body, count):
+    adapter = adapter_for("kserve-v1", batch=True)
+    assert count_rows(adapter, request_body, parse_bytes_max=1_000, rows_max=3) == count
+    spec = ExtractSpec(protocol="kserve-v1", batch=True, label="@", parse_bytes_max=1_000, rows_max=3)
+    assert len(Extractor(spec).rows(request_body, b"{}")) == count
