@@ -15,8 +15,8 @@ from uuid import UUID
 import orjson
 
 from storage.batch import Batch
+from storage.lines import Rows
 from storage.merkle import leaf_hash
-from storage.readback import Rows
 
 NO_DECISION = UUID(int=0)
 UNCLASSED = "default"  # the retention class of what no entry assigns to another

@@ -23,11 +23,12 @@ from storage import durable, notes
 from storage.batch import Batch
 from storage.clickhouse import Database
 from storage.durable import KERNEL, Syscalls
-from storage.errors import StorageError, Unverifiable
+from storage.errors import Unverifiable
 from storage.ids import b64, unb64
+from storage.lines import Rows
 from storage.merkle import Frontier, leaf_hash
 from storage.notes import Checkpoint
-from storage.readback import Rows, bring
+from storage.readback import bring
 from storage.reading import Position
 from storage.shiplog import file_name
 
@@ -38,11 +39,10 @@ SELECT size, note FROM checkpoints WHERE origin = {origin:String} ORDER BY size 
 """
 
 
-class RolledBackError(StorageError):
+class RolledBackError(Unverifiable):
     """What is there is older than what was signed: an old backup, or a journal that lost its end."""
 
     code = "rolled_back"
-    status = 409
     advice = "Bring the newer data back; never delete the checkpoint file. `answerable verify` names what is missing."
 
 

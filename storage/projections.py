@@ -22,11 +22,13 @@ from storage import durable, typed
 from storage.clickhouse import SWEEP, Database
 from storage.durable import KERNEL, Syscalls
 from storage.errors import JournalCorrupt
-from storage.readback import Rows, bring
+from storage.lines import Rows
+from storage.readback import bring
 from storage.typed import Row, Stored
 
 FILE = "projection.json"
 ENTRIES_MAX = 256  # of one step; extraction entries have up to 64 KiB each
+SPARSE = 4  # numbers a decision, from which asking by id is cheaper than reading what lies between
 ROWS_MAX = 5_000  # decisions of one step, about; one extraction entry has at most 256
 
 _STEP = """
@@ -37,9 +39,9 @@ ORDER BY seq LIMIT {limit:UInt32}
 """
 _DECISIONS = """
 SELECT seq, entry, leaf FROM entries
-WHERE origin = {origin:String} AND seq >= {first:UInt64} AND seq <= {last:UInt64}
-  AND kind = 'decision' AND id IN {ids:Array(UUID)}
+WHERE origin = {origin:String} AND seq >= {first:UInt64} AND seq <= {last:UInt64} AND kind = 'decision'
 """
+_BY_ID = " AND id IN {ids:Array(UUID)}"
 _ORIGINS = "SELECT origin, max(seq) + 1 FROM entries GROUP BY origin ORDER BY origin"
 
 
@@ -175,8 +177,12 @@ def _is_due(stored: Stored, shipped: Mapping[str, int]) -> bool:
 
 
 def _decisions(database: Database, source: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Stored]:
-    parameters = {"origin": source["origin"], "first": source["first"], "last": source["last"], "ids": list(ids)}
-    found = database.rows(_DECISIONS, parameters, caps=SWEEP)
+    """The decisions that an extraction entry covers, by id."""
+    parameters = {"origin": source["origin"], "first": source["first"], "last": source["last"]}
+    sql = _DECISIONS
+    if source["last"] - source["first"] >= SPARSE * len(ids):  # decisions of other routes lie between
+        sql, parameters = _DECISIONS + _BY_ID, {**parameters, "ids": list(ids)}
+    found = database.rows(sql, parameters, caps=SWEEP)
     stored = (Stored(source["origin"], seq, orjson.loads(entry), leaf) for seq, entry, leaf in found)
     return {entry.said["id"]: entry for entry in stored}
 

@@ -13,9 +13,10 @@ from hashlib import sha256
 from storage import merkle, notes, tiles
 from storage.clickhouse import SWEEP, Database
 from storage.errors import Unverifiable
+from storage.lines import Rows
 from storage.notes import Proof
 from storage.queries import checkpoint_covering, entry
-from storage.readback import Rows, bring
+from storage.readback import bring
 from storage.tiles import WIDTH, Tile
 
 COLUMNS = ("origin", "level", "n", "hashes")

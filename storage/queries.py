@@ -19,6 +19,49 @@ from storage.clickhouse import PAGE, Caps, Database
 from storage.errors import QueryError
 from storage.freight import NO_DECISION
 from storage.ids import is_uuid7, uuid7_ms
+from storage.rows import (
+    AccessRow,
+    CheckpointRow,
+    DecisionRow,
+    EntryRow,
+    ExplanationRow,
+    KeyRow,
+    LifecycleRow,
+    PartRow,
+)
+
+__all__ = [
+    "EVER",
+    "PAGE_ROWS_MAX",
+    "AccessRow",
+    "CheckpointRow",
+    "DecisionRow",
+    "EntryRow",
+    "ExplanationRow",
+    "Filter",
+    "KeyRow",
+    "LifecycleRow",
+    "Page",
+    "PartRow",
+    "Span",
+    "accesses",
+    "blocks",
+    "checkpoint_covering",
+    "counts_by_kind",
+    "counts_by_state",
+    "decision",
+    "entries_about_decision",
+    "entry",
+    "entry_of_decision",
+    "explanations",
+    "latest_entries",
+    "lifecycle",
+    "origins",
+    "page",
+    "parts",
+    "segment_header",
+    "wrapped_keys",
+]
 
 PAGE_ROWS_MAX: Final = 500
 CONTENT: Final = Caps(rows_max=20_000, memory_bytes_max=512 << 20, time_s_max=30)  # sealed parts of one entry
@@ -41,155 +84,6 @@ class Span:
 
 
 EVER: Final = Span(0, _LAST_NS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionRow:
-    """One decision as the typed table has it; `explanation` and `verdict` are of its newest explanation, in pages."""
-
-    id: str
-    ts_ns: int
-    tenant: str
-    route: str | None
-    app: str | None
-    case: str | None
-    subject: str | None
-    purpose: str | None
-    corrects: str | None
-    label: str | None
-    favourable: bool | None
-    score: float | None
-    extraction_error: str | None
-    extractor: str | None
-    model_name: str | None
-    model_version: str | None
-    model_digest: str | None
-    model_source: str | None
-    status: int
-    error: str | None
-    mode: str | None
-    stream: str | None
-    upstream_us: int
-    total_us: int
-    config: str | None
-    retention: str | None
-    origin: str
-    seq: int
-    leaf: bytes
-    extraction_origin: str
-    extraction_seq: int
-    explanation: str | None = None
-    verdict: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplanationRow:
-    """One explanation, ready or failed."""
-
-    id: str
-    decision: str
-    ts_ns: int
-    tenant: str
-    route: str | None
-    key: str | None
-    state: str
-    error: str | None
-    method: str | None
-    verdict: str | None
-    binding: str | None
-    notice: str | None
-    codes: tuple[str, ...]
-    model_digest: str | None
-    origin: str
-    seq: int
-    leaf: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessRow:
-    """One look at records, or an attempt that was refused."""
-
-    id: str
-    decision: str | None
-    ts_ns: int
-    tenant: str
-    route: str | None
-    actor: str
-    role: str | None
-    action: str | None
-    purpose: str | None
-    ticket: str | None
-    case: str | None
-    subject: str | None
-    outcome: str | None
-    reason: str | None
-    rows: int
-    matter: str | None
-    origin: str
-    seq: int
-    leaf: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LifecycleRow:
-    """One change: a configuration activated, a model registered."""
-
-    id: str
-    ts_ns: int
-    tenant: str
-    route: str | None
-    actor: str
-    event: str | None
-    object: str | None
-    name: str | None
-    version: str | None
-    digest: str | None
-    origin: str
-    seq: int
-    leaf: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntryRow:
-    """One entry, verbatim."""
-
-    origin: str
-    seq: int
-    id: str
-    kind: str
-    ts_ns: int
-    entry: bytes
-    leaf: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PartRow:
-    """One stored chunk: the key that sealed it, the part's index in its entry, the chunk's number, the sealed bytes."""
-
-    key_id: str
-    index: int
-    chunk: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRow:
-    """One wrapped key, and the segment whose header opens it."""
-
-    key_id: str
-    counter: int
-    wrapped: bytes
-    segment: int
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointRow:
-    """One signed checkpoint; `note` is verbatim."""
-
-    size: int
-    root: bytes
-    note: str
-    ts_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,44 +8,12 @@ it differs are the lines themselves fetched, to say what is missing.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from storage.clickhouse import SWEEP, Database
 from storage.errors import StorageUnavailable, Unverifiable
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """Rows of one table that belong together, and how to find and recognise them there.
-
-    Attributes:
-        where: the SQL condition that selects them, and no others but those of an earlier set with the same place.
-        line: the SQL expression of a row's line: its key, a space, a digest of what it says.
-        lines: the same lines, made here, one per row of `rows` and in their order.
-        alone: no other rows may be found under `where`.
-    """
-
-    table: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
-    lines: Sequence[str]
-    where: str
-    parameters: Mapping[str, object]
-    line: str
-    alone: bool = True
-    digest: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", digest_of(self.lines))
-
-
-def digest_of(lines: Sequence[str]) -> str:
-    """SHA-256 over the sorted lines, each ended by a newline; uppercase hex, as ClickHouse writes it."""
-    return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest().upper()
+from storage.lines import Rows, digest_of
 
 
 def missing(database: Database, expected: Rows) -> list[int]:

@@ -24,7 +24,8 @@ from storage.clickhouse import Database
 from storage.durable import KERNEL, Syscalls
 from storage.errors import JournalCorrupt, StorageUnavailable
 from storage.freight import Freight, Packer, segment_rows
-from storage.readback import Rows, bring, missing
+from storage.lines import Rows
+from storage.readback import bring, missing
 from storage.reading import Position
 from storage.shiplog import Seal, ShipLog
 

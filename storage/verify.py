@@ -359,7 +359,9 @@ class _Journal:
             try:
                 batch = next(self._batches, None)
             except StorageError as error:
-                self.damage, batch = error.message, None
+                batch = None
+                if error.code != "segment_gone":  # a keeper may delete what is shipped and signed meanwhile
+                    self.damage = error.message
             if batch is None:
                 self._ended = True
                 self._batch = None

@@ -1,6 +1,7 @@
 -- The first schema. An acknowledged insert is not durable by default: the settings at each table make ClickHouse sync
 -- parts and their directories, also after a merge, and keep what a merge replaced until its result is surely on disk.
 -- `entries` is a plain MergeTree and never a Replacing one: merges would destroy the evidence of a replaced row.
+-- Small granules where rows are long and read one by one: a granule is what reading one row costs.
 
 -- Every entry, verbatim. `month` (YYYYMM) is the month of shipping and never decreases; `decision` is zero where none.
 CREATE TABLE IF NOT EXISTS entries (
@@ -24,6 +25,7 @@ ENGINE = MergeTree
 PARTITION BY (retention, month)
 ORDER BY (origin, seq)
 SETTINGS
+  index_granularity = 512, index_granularity_bytes = 1048576,
   fsync_after_insert = 1, fsync_part_directory = 1,
   min_rows_to_fsync_after_merge = 1, min_compressed_bytes_to_fsync_after_merge = 1,
   old_parts_lifetime = 480, non_replicated_deduplication_window = 10000;
@@ -45,6 +47,7 @@ ENGINE = MergeTree
 PARTITION BY (retention, month)
 ORDER BY (origin, at, key_id, part, chunk)
 SETTINGS
+  index_granularity = 256, index_granularity_bytes = 1048576,
   fsync_after_insert = 1, fsync_part_directory = 1,
   min_rows_to_fsync_after_merge = 1, min_compressed_bytes_to_fsync_after_merge = 1,
   old_parts_lifetime = 480, non_replicated_deduplication_window = 10000;

@@ -1,7 +1,6 @@
 """Shipping: exactly once, whatever fails between the journal and ClickHouse."""
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -428,14 +427,3 @@ def test_an_empty_set_of_rows_is_found_complete(embedded: Database) -> None:
     freight = Packer(shard.origin).pack([batch], month=202603)
     assert missing(embedded, freight.parts) == []
     assert missing(embedded, freight.entries) == [0]
-
-
-def test_shipping_keeps_up(embedded: Database, tmp_path: Path) -> None:
-    shard = Shard()
-    for _ in range(20):
-        shard.decisions(250, size=400)
-    begin = time.monotonic()
-    rows = sum(one.rows for one in ship_all(shipper(embedded, tmp_path, shard), shard))
-    rate = rows / (time.monotonic() - begin)
-    assert rows == 20_000
-    assert rate > 5_000  # a tenth of what a quiet machine does: a bound that only a mistake breaks
