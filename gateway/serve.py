@@ -26,6 +26,7 @@ import structlog
 
 from config.load import Configuration, from_tree
 from config.processes import start
+from gateway import logs
 
 POLL_S = 0.1  # how late a death or a signal may be noticed
 BACKOFF_FIRST_S = 0.2
@@ -163,6 +164,7 @@ def _forget_metrics(data: Path, pid: int) -> None:
 def main(arguments: list[str]) -> int:
     """One process of the host: ``ROLE DESCRIPTOR``, as the supervisor starts it."""
     role, descriptor = arguments
+    logs.configure()
     configuration = _take_over(int(descriptor))
     # a gateway worker must load neither database nor numbers, so each role imports its own
     if role.startswith("keeper"):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from config.errors import AnswerableError
+from gateway import logs
 from gateway.cli import evidence, keys, models, serving, settings, showing
 
 app = typer.Typer(
@@ -51,10 +52,11 @@ app.command("doctor")(evidence.doctor)
 app.add_typer(settings.app, name="config")
 
 
-def main() -> None:
-    """Run the command line; an operating error becomes its message, its advice and exit code 2."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line (of this process by default); an operating error becomes message, advice and exit code 2."""
+    logs.configure()
     try:
-        app()
+        app(arguments)
     except AnswerableError as error:
         typer.echo(f"answerable: {error}\n{error.advice}", err=True)
         sys.exit(2)

@@ -36,9 +36,13 @@ async def attempt(url: str, *, port: int, desk_port: int, data: Path) -> int:
     log = data / "serve.log"
     async with running(configuration, log):
         page = await signin_link(configuration, roles=["developer"], purpose="try", ticket="try", target="/try")
-        console.print(f"\nPoint your application at  [bold]http://127.0.0.1:{port}[/]  instead of  {url}")
-        console.print(f"Watch its calls here:      [bold]{page}[/]  (works once, within 10 minutes)")
-        console.print(f"\n[dim]Everything stays in {data}; the log is {log.name} there. Ctrl-C stops.[/]")
+        console.print(
+            f"\nPoint your application at  [bold]http://127.0.0.1:{port}[/]  instead of  {url}", soft_wrap=True
+        )
+        console.print(f"Watch its calls here:      [bold]{page}[/]  (works once, within 10 minutes)", soft_wrap=True)
+        console.print(
+            f"\n[dim]Everything stays in {data}; the log is {log.name} there. Ctrl-C stops.[/]", soft_wrap=True
+        )
         await until_interrupted()
     return 0
 

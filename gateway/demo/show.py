@@ -75,7 +75,7 @@ async def show(*, port: int, desk_port: int, data: Path, leave: bool) -> int:
     free_or_refuse(desk_port, "--desk-port")
     with _told(console, "Training a model on 1,392 real mortgage applications"):
         trained = await asyncio.to_thread(train, data / "model")
-    console.print(_quality(trained))
+    console.print(_quality(trained), soft_wrap=True)
     async with _model_served(trained.registration, data) as upstream:
         configuration = written(_tree(trained, upstream, port=port, desk_port=desk_port), data)
         key = applications.create(
@@ -220,9 +220,10 @@ async def _report(console: Console, configuration: Configuration, counted: Count
     console.print(
         f"\n[bold]{counted.sent}[/] applications sent, {counted.recorded} recorded before the answer left, "
         f"{counted.shipped} shipped, {counted.explained} explained; ledger "
-        f"{'[green]sound[/]' if counted.verified else '[red]BROKEN[/]'}."
+        f"{'[green]sound[/]' if counted.verified else '[red]BROKEN[/]'}.",
+        soft_wrap=True,
     )
-    console.print("\nWhy was this applicant denied? Each link signs in once, within 10 minutes:")
+    console.print("\nWhy was this applicant denied? Each link signs in once, within 10 minutes:", soft_wrap=True)
     console.print(f"  as support      {support}", soft_wrap=True)
     console.print(f"  as compliance   {compliance}", soft_wrap=True)
     console.print(f"\n[dim]Data, journal and log stay in {configuration.data}.[/]")

@@ -74,7 +74,16 @@ def test_the_demo_sends_records_ships_explains_and_verifies_every_application(in
     assert all(path.startswith(str(installed)) for path in where)
 
     ended = run(
-        installed, tmp_path, "demo", "--exit", "--port", str(free_port()), "--desk-port", str(free_port()), "--data", "d"
+        installed,
+        tmp_path,
+        "demo",
+        "--exit",
+        "--port",
+        str(free_port()),
+        "--desk-port",
+        str(free_port()),
+        "--data",
+        "d",
     )
     assert ended.returncode == 0, ended.stderr[-4000:]
     told = json.loads(ended.stdout.strip().splitlines()[-1])
@@ -100,7 +109,18 @@ def test_a_port_in_use_is_said_clearly(installed, tmp_path):
 
 def test_the_demo_ends_in_order_on_ctrl_c(installed, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "gateway.cli", "demo", "--port", str(free_port()), "--desk-port", str(free_port()), "--data", "d"],
+        [
+            sys.executable,
+            "-m",
+            "gateway.cli",
+            "demo",
+            "--port",
+            str(free_port()),
+            "--desk-port",
+            str(free_port()),
+            "--data",
+            "d",
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(installed), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
