@@ -145,10 +145,9 @@ class RouteModel(Section):
 
 
 class Explain(Section):
-    """The explanation policy: which decisions are explained, and within which time."""
+    """The explanation policy: which decisions are explained."""
 
     when: Literal["always", "adverse", "never"] = "always"
-    deadline_s: Seconds = 60
 
 
 class Timeouts(Section):
@@ -176,7 +175,6 @@ class Route(Section):
     extract: Extract | None = None
     model: RouteModel | None = None
     explain: Explain = Explain()
-    project: tuple[str, ...] = ()  # personal fields copied into plain typed columns; default none
     retention: Name = "default"
     request_headers: tuple[HeaderName, ...] = ()  # recorded; all others are forwarded and forgotten
     response_headers: tuple[HeaderName, ...] = ()
@@ -224,7 +222,6 @@ class Desk(Section):
 class Keeper(Section):
     """The process that ships, signs and schedules."""
 
-    primary: bool = True
     explainers: int = Field(default=1, ge=0, le=64)
     checkpoint_s: Seconds = 1
     heartbeat_s: Seconds = 60
