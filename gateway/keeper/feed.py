@@ -71,6 +71,7 @@ class Feed:
         self._given_below = given_below
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self.read_below = first_seq  # every decision with a lower sequence number was given
+        self.resume = first_seq  # a feed must read from here that shall give what this one has yet to give
         self.advanced = False  # whether the last call found anything at all
         self.damaged = False
 
@@ -88,12 +89,6 @@ class Feed:
     def position(self) -> Position | None:
         """Behind the last batch that was read."""
         return self._reader.position
-
-    @property
-    def resume(self) -> int:
-        """The sequence number from which a feed must read that shall give what this one has yet to give."""
-        oldest = next(iter(self._open.values()), None)
-        return self.read_below if oldest is None else min(oldest.places[0].segment, self.read_below)
 
     async def next_decisions(self) -> list[Recorded]:
         """The decisions of the next batches; none at the watermark, or where those batches held none.
@@ -116,6 +111,8 @@ class Feed:
         self.advanced = bool(batches)
         if batches:
             self.read_below = max(self.read_below, batches[-1].first + batches[-1].count)
+            oldest = next(iter(self._open.values()), None)
+            self.resume = self.read_below if oldest is None else min(oldest.places[0].segment, self.read_below)
         return found
 
     def _take(self, batch: Batch) -> list[Recorded]:

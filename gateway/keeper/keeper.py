@@ -148,9 +148,12 @@ class Keeper:
         return Where(self.parts, extraction=self.extraction, schedule=self.schedule)
 
     async def reached(self, condition: Callable[[Where], bool]) -> None:
-        """Return once `condition` holds of the loops' places."""
+        """Return once `condition` holds of the loops' places; raises what a loop ended with, if one does."""
         where = self.where()
-        while not condition(where):  # noqa: ASYNC110 (five loops move these places; none of them knows who waits)
+        while not condition(where):  # five loops move these places; none of them knows who waits
+            for task in self._tasks:
+                if task.done():
+                    task.result()
             await asyncio.sleep(REACHED_POLL_S)
 
     async def drain(self, within_s: float) -> None:

@@ -93,6 +93,7 @@ class Schedule:
         self._outstanding: dict[str, dict[int, None]] = {}  # origin → sequence numbers in rising order
         self._jobs: dict[str, Job] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._broken: BaseException | None = None  # why an explanation could not be written
         self._free = asyncio.Event()
         self._free.set()
 
@@ -124,10 +125,13 @@ class Schedule:
                 continue
             self._free.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._free.wait(), WAKE_S)
+                async with asyncio.timeout(WAKE_S):
+                    await self._free.wait()
 
     async def round(self) -> bool:
         """One step of every feed that there is room for, then hand out; true if there was anything to read."""
+        if self._broken is not None:
+            raise self._broken
         await self.feeds.refresh()
         busy = False
         for feed in self.feeds:
@@ -183,6 +187,9 @@ class Schedule:
             result = request if isinstance(request, ExplanationResult) else await self._pool.explain(request)
         except PoolClosedError:
             return  # nothing was decided; the next start finds the decision in the journal
+        except Exception as error:  # noqa: BLE001 (one decision must not stop all others; its entry says what happened)
+            _log.exception("explanation_failed", decision=studied.decision)
+            result = _refused(studied, "internal", f"the explainers failed: {type(error).__name__}")
         await self._write(studied, result)
         self._outstanding[studied.origin].pop(studied.seq, None)
         self._jobs.pop(studied.decision, None)
@@ -191,7 +198,7 @@ class Schedule:
         self._running.discard(task)
         self._free.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("explanation_not_written", error=repr(error))  # a stopped journal; the keeper's loop sees it too
+            self._broken = error
 
     def _request(self, studied: Studied) -> ExplanationRequest | ExplanationResult:
         """What the explainers are asked, or why they cannot be."""

@@ -58,16 +58,21 @@ class Study:
 
     async def of(self, recorded: list[Recorded]) -> list[Studied]:
         """Each decision studied, in the same order."""
-        missing = [one for one in recorded if (one.origin, one.seq) not in self._cache]
+        places = [(one.origin, one.seq) for one in recorded]
+        # taken now: while the thread works, another task may push them out of the cache
+        known = {place: self._cache[place] for place in places if place in self._cache}
+        missing = [one for one in recorded if (one.origin, one.seq) not in known]
         fresh = await asyncio.to_thread(lambda: [self._read(one) for one in missing]) if missing else []
-        by_place = {(one.origin, one.seq): one for one in fresh}
-        studied = [by_place.get(place) or self._cache[place] for place in ((one.origin, one.seq) for one in recorded)]
+        known |= {(one.origin, one.seq): one for one in fresh}
         for one in fresh:
             self._keep(one)
-        return studied
+        return [known[place] for place in places]
 
     def _keep(self, studied: Studied) -> None:
-        self._cache[studied.origin, studied.seq] = studied
+        place = (studied.origin, studied.seq)
+        if place in self._cache:
+            return  # another task read it at the same time
+        self._cache[place] = studied
         self._cache_bytes += studied.size_bytes
         while self._cache_bytes > CACHE_BYTES_MAX:
             _, oldest = self._cache.popitem(last=False)

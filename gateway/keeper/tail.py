@@ -169,13 +169,13 @@ class Library:
         self._directories: list[Path] = []
         self._shelves: dict[Path, Shelf] = {}
         self._polls = 0
-        self._news = asyncio.Condition()
+        self._news = asyncio.Event()  # of the next news; a fresh one follows each
         self.version = 0
 
     @property
     def shelves(self) -> list[Shelf]:
         """Those that can be read, in order of their directories."""
-        return [shelf for _, shelf in sorted(self._shelves.items())]
+        return [shelf for _, shelf in sorted(list(self._shelves.items()))]  # noqa: C414 (copied at once: a thread may ask)
 
     async def look(self, *, discover: bool = False) -> None:
         """Read all watermarks once, those of new shards too with `discover`; wake those who wait if any has moved."""
@@ -195,9 +195,9 @@ class Library:
                 moved = moved or shelf.mark.slot != mark.slot
                 shelf.mark = mark
         if moved:
-            async with self._news:
-                self.version += 1
-                self._news.notify_all()
+            self.version += 1
+            self._news.set()
+            self._news = asyncio.Event()
 
     async def watch(self) -> None:
         """Look for ever."""
@@ -207,9 +207,10 @@ class Library:
 
     async def news(self, version: int, *, within_s: float) -> None:
         """Return once something moved after `version`, or after `within_s`."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s), self._news:
-                await self._news.wait_for(lambda: self.version != version)
+        if self.version == version:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._news.wait()
 
     def report(self, shelf: Shelf, error: StorageError, position: Position | None) -> Damage | None:
         """Take a shelf out of reading; the damage, if this is news."""
