@@ -9,6 +9,8 @@ keeper ships what they left.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -34,6 +36,7 @@ BACKOFF_MAX_S = 10.0  # a process that cannot live must not eat the machine by b
 HEALTHY_S = 10.0  # one that lived so long starts again without delay
 KEEPER_DRAIN_S = 30.0  # what is not shipped by then is on disk and is shipped at the next start
 GRACE_S = 5.0  # between the end of a drain and SIGKILL
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 EXIT_REFUSED = 2  # a port in use, the data held, a faulty configuration: starting again cannot help
 
 _log = structlog.get_logger(__name__)
@@ -96,7 +99,7 @@ class Supervisor:
         now_s = time.monotonic()
         if child.process is None:
             if now_s >= child.due_s:
-                argv = [sys.executable, "-m", "gateway.serve", child.role, str(handover.fileno())]
+                argv = [sys.executable, "-m", "gateway.serve", child.role, str(handover.fileno()), str(os.getpid())]
                 child.process = start(argv, env=self._environment(), pass_fds=(handover.fileno(),), own_group=True)
                 child.started_s = now_s
             return False
@@ -161,9 +164,18 @@ def _forget_metrics(data: Path, pid: int) -> None:
     mark_process_dead(pid, str(data / "metrics"))  # type: ignore[no-untyped-call]  # the library has no types here
 
 
+def _end_with(parent: int) -> None:
+    """Have SIGTERM sent to this process when the supervisor dies, so that a new one finds ports and journals free."""
+    with contextlib.suppress(OSError, AttributeError):  # prctl is Linux's; elsewhere orphans are found by a person
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise SystemExit(EXIT_REFUSED)
+
+
 def main(arguments: list[str]) -> int:
-    """One process of the host: ``ROLE DESCRIPTOR``, as the supervisor starts it."""
-    role, descriptor = arguments
+    """One process of the host: ``ROLE DESCRIPTOR PARENT``, as the supervisor starts it."""
+    role, descriptor, parent = arguments
+    _end_with(int(parent))
     logs.configure()
     configuration = _take_over(int(descriptor))
     # a gateway worker must load neither database nor numbers, so each role imports its own

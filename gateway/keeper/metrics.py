@@ -9,9 +9,9 @@ from prometheus_client import Counter, Gauge
 SHIPPED: Final = Counter(
     "answerable_shipped_entries_total", "Entries that ClickHouse was read back to hold.", ["shard"]
 )
-UNSHIPPED_BYTES: Final = Gauge(
-    "answerable_journal_unshipped_bytes",
-    "Journal bytes that are durable here and not yet in ClickHouse.",
+UNSHIPPED: Final = Gauge(
+    "answerable_unshipped_entries",
+    "Entries that are durable here and not yet in ClickHouse.",
     ["shard"],
     multiprocess_mode="mostrecent",
 )

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -251,6 +252,7 @@ class Schedule:
         contents = [("explanation", "application/json", result.body)] if result.body else []
         await self._writer.append(draft, contents)
         metrics.EXPLANATIONS.labels(state=result.state).inc()
+        metrics.EXPLANATION_SECONDS.set((time.time_ns() - int(studied.entry["ts"])) / 1e9)
 
 
 def _refused(studied: Studied, code: str, message: str) -> ExplanationResult:

@@ -55,24 +55,24 @@ class Study:
         self._extractors = extractors(routes, limits)
         self._cache: OrderedDict[tuple[str, int], Studied] = OrderedDict()
         self._cache_bytes = 0
+        self._one = asyncio.Lock()
 
     async def of(self, recorded: list[Recorded]) -> list[Studied]:
         """Each decision studied, in the same order."""
+        if not recorded:
+            return []
         places = [(one.origin, one.seq) for one in recorded]
-        # taken now: while the thread works, another task may push them out of the cache
-        known = {place: self._cache[place] for place in places if place in self._cache}
-        missing = [one for one in recorded if (one.origin, one.seq) not in known]
-        fresh = await asyncio.to_thread(lambda: [self._read(one) for one in missing]) if missing else []
-        known |= {(one.origin, one.seq): one for one in fresh}
-        for one in fresh:
-            self._keep(one)
+        async with self._one:  # the second loop to come waits, and finds what the first one read
+            known = {place: self._cache[place] for place in places if place in self._cache}
+            missing = [one for one in recorded if (one.origin, one.seq) not in known]
+            fresh = await asyncio.to_thread(lambda: [self._read(one) for one in missing]) if missing else []
+            for one in fresh:
+                known[one.origin, one.seq] = one
+                self._keep(one)
         return [known[place] for place in places]
 
     def _keep(self, studied: Studied) -> None:
-        place = (studied.origin, studied.seq)
-        if place in self._cache:
-            return  # another task read it at the same time
-        self._cache[place] = studied
+        self._cache[studied.origin, studied.seq] = studied
         self._cache_bytes += studied.size_bytes
         while self._cache_bytes > CACHE_BYTES_MAX:
             _, oldest = self._cache.popitem(last=False)

@@ -55,6 +55,8 @@ class Upkeep:
             self._published_s = now_s
             await asyncio.to_thread(self._publish)
         for shelf in self._parts.library.shelves:
+            unshipped = shelf.next_seq - self._parts.shipping.shipped_below(shelf.origin)
+            metrics.UNSHIPPED.labels(shard=shelf.directory.name).set(max(0, unshipped))
             if shelf.damage is not None:
                 await self._state(shelf.damage)
         if now_s - self._saved_s >= SAVE_EVERY_S:
