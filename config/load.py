@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from config.settings import Settings
 
 ENVIRONMENT_PREFIX = "ANSWERABLE__"
 FILE_BYTES_MAX = 4 * 1024 * 1024  # thousands of routes; a larger file is not a configuration
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 _NAMES_A_KEY = re.compile(r"[a-z_]+(\.[\w-]+)*: ")  # a check over several keys begins with the one to mend
 
 
@@ -77,14 +80,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raw = file.read(FILE_BYTES_MAX + 1)
         if len(raw) > FILE_BYTES_MAX:
             raise ConfigError(f"{path}: larger than {FILE_BYTES_MAX} bytes; that is not a configuration")
-        tree = yaml.load(raw, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader, made stricter)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    tree = _parsed(raw, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected keys and values at the top, found {type(tree).__name__}")
     return tree
+
+
+def _parsed(text: str | bytes, where: str) -> Any:
+    """What the YAML `text` says; ConfigError, beginning with `where`, for whatever PyYAML cannot make of it."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader, made stricter)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise ConfigError(f"{where}: not YAML that can be read: nested too deeply") from None
+    except (ValueError, TypeError) as error:
+        # PyYAML lets these through from the types it builds: a 99th month, more digits than an integer may have
+        raise ConfigError(f"{where}: not YAML that can be read: {' '.join(str(error).split())}") from error
 
 
 def describe(error: ValidationError, path: Path) -> str:
@@ -102,16 +116,21 @@ def _fault(detail: ErrorDetails) -> str:
     if detail["type"] == "value_error":
         names_a_key = _NAMES_A_KEY.match(message)
         return f"{key}{'.' if names_a_key else ': '}{message}" if key else message
-    found = repr(detail["input"])
-    return f"{key}: {message[0].lower()}{message[1:]}, found {found if len(found) <= 80 else found[:77] + '…'}"
+    return f"{key}: {message[0].lower()}{message[1:]}, found {_shown(detail['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """`value` in at most 80 characters; never all of it first, as aliases make gigabytes out of a short file."""
+    try:
+        shown = _SHORT.repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number too long to show"
+    return shown if len(shown) <= 80 else shown[:77] + "…"
 
 
 def _override(tree: dict[str, Any], name: str, text: str) -> None:
     steps = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"environment {name}: not YAML: {' '.join(str(error).split())}") from error
+    value = _parsed(text, f"environment {name}")
     place: Any = tree
     for step in steps[:-1]:
         place = place.setdefault(step, {})
@@ -126,7 +145,9 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (PyYAML's)
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "found unhashable key", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark

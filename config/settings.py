@@ -53,7 +53,7 @@ HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")
 class Section(BaseModel):
     """A closed, frozen piece of the settings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Gateway(Section):
@@ -69,8 +69,8 @@ class Gateway(Section):
     header_bytes_max: int = Field(default=16 * KIB, ge=KIB, le=256 * KIB)
     header_timeout_s: Seconds = 10  # a slower client is cut: it holds a connection and nothing else
     body_timeout_s: Seconds = 60
-    pending_bytes_max: int = Field(default=64 * MIB, ge=MIB)  # memory for what is not yet durable
-    connections_max: int = Field(default=2_000, ge=1)
+    pending_bytes_max: int = Field(default=64 * MIB, ge=MIB, le=64 * GIB)  # memory for what is not yet durable
+    connections_max: int = Field(default=2_000, ge=1, le=1_000_000)
     drain_s: Seconds = 30
 
 
@@ -225,8 +225,10 @@ class Keeper(Section):
     explainers: int = Field(default=1, ge=0, le=64)
     checkpoint_s: Seconds = 1
     heartbeat_s: Seconds = 60
-    lag_hours: float = Field(default=24, ge=0)  # a shipped segment stays this long …
-    lag_bytes: int = Field(default=8 * GIB, ge=0)  # … or until so much is kept, whichever comes first
+    lag_hours: float = Field(default=24, ge=0, le=24 * 36_500)  # a shipped segment stays this long …
+    lag_bytes: int = Field(
+        default=8 * GIB, ge=0, le=1024 * 1024 * GIB
+    )  # … or until so much is kept, whichever comes first
 
 
 class Storage(Section):

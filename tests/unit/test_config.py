@@ -132,6 +132,21 @@ def test_the_environment_overrides_the_file_and_changes_the_digest(tmp_path):
         ("- a list", "expected keys and values at the top, found list"),
         ("a: [", "not YAML"),
         ("deployment: a\ndeployment: b\n", "'deployment' stands twice"),
+        ("tenant: 2026-99-99\n", "not YAML that can be read: month must be in 1..12"),
+        (f"gateway: {{port: {'9' * 5000}}}\n", "not YAML that can be read: Exceeds the limit"),
+        (f"gateway: {{port: 0x{'f' * 5000}}}\n", "gateway.port: "),
+        ("? [a, b]\n: 1\n", "not YAML: found unhashable key"),
+        ("? {a: 1}\n: 1\n", "not YAML: found unhashable key"),
+        ("a: " + "[" * 3000 + "]" * 3000, "not YAML that can be read: nested too deeply"),
+        ("&a {gateway: *a}\n", "gateway.gateway: no such key"),
+        ("tenant: !!binary '%%%'\n", "tenant: "),
+        ("2026-01-01: x\n", "keys should be strings"),
+        ('tenant: "\\ud800"\n', "tenant: "),
+        (changed("keeper", "lag_hours", value=float("inf")), "keeper.lag_hours: input should be a finite number"),
+        (changed("keeper", "checkpoint_s", value=float("nan")), "keeper.checkpoint_s: input should be a finite number"),
+        (changed("keeper", "lag_bytes", value=10**30), "keeper.lag_bytes: input should be less than or equal to"),
+        (changed("gateway", "connections_max", value=10**30), "gateway.connections_max: input should be less than"),
+        (changed("gateway", "pending_bytes_max", value=10**30), "gateway.pending_bytes_max: input should be less"),
     ],
 )
 def test_a_fault_is_named_with_file_key_and_what_was_expected(tmp_path, tree, says):
@@ -160,6 +175,22 @@ def test_an_override_that_is_not_yaml_or_has_no_place_is_named(tmp_path):
         load(path, {"ANSWERABLE__TENANT": "[a"})
     with pytest.raises(ConfigError, match="deployment has no keys to override"):
         load(path, {"ANSWERABLE__DEPLOYMENT__X": "1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("2026-99-99", "not YAML that can be read: month must be in 1..12"),
+        ("9" * 5000, "not YAML that can be read: Exceeds the limit"),
+        ("? [a, b]\n: 1", "not YAML: found unhashable key"),
+        ("[" * 3000, "not YAML that can be read: nested too deeply"),
+        ("{a: 1, a: 2}", "not YAML: the key 'a' stands twice"),
+    ],
+)
+def test_an_override_that_yaml_chokes_on_is_named_by_its_variable(tmp_path, text, says):
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, WHOLE), {"ANSWERABLE__TENANT": text})
+    assert f"environment ANSWERABLE__TENANT: {says}" in str(caught.value)
 
 
 def test_secrets_come_from_the_environment_or_a_file_and_never_show_in_messages(tmp_path):
