@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from storage.durable import remove
+from storage.errors import JournalCorrupt
+from storage.reading import read_header
 from storage.recovery import segments_of
 from storage.segment import segment_name
 
@@ -55,16 +58,28 @@ def may_go(segments: Sequence[Segment], released: Released, *, lag_s: float, lag
 
 
 def listed(directory: Path, *, now_s: float) -> list[Segment]:
-    """The segments of a shard, oldest first; blocking."""
+    """The segments of a shard, oldest first; none while their writer is setting them aside. Blocking."""
     firsts = sorted(segments_of(directory))
     found = []
-    for first, end in zip(firsts, [*firsts[1:], None], strict=True):
-        state = (directory / segment_name(first)).stat()
-        found.append(Segment(first=first, end=end, bytes=state.st_blocks * 512, age_s=now_s - state.st_mtime))
+    try:
+        for first, end in zip_longest(firsts, firsts[1:]):
+            state = (directory / segment_name(first)).stat()
+            found.append(Segment(first=first, end=end, bytes=state.st_blocks * 512, age_s=now_s - state.st_mtime))
+    except FileNotFoundError:
+        return []
     return found
 
 
-def delete(directory: Path, segments: Sequence[Segment]) -> None:
-    """Delete these files, oldest first; durable on return. Blocking."""
+def delete(directory: Path, segments: Sequence[Segment], *, origin: str) -> None:
+    """Delete these files of `origin`, oldest first; durable on return. Blocking.
+
+    A new epoch uses the same names for other entries, so each file is asked whose it is before it goes.
+    """
     for segment in segments:
-        remove(directory / segment_name(segment.first))
+        path = directory / segment_name(segment.first)
+        try:
+            if read_header(path).origin != origin:
+                return
+        except (FileNotFoundError, JournalCorrupt):
+            return
+        remove(path)

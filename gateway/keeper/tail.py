@@ -213,8 +213,11 @@ class Library:
                     await self._news.wait()
 
     def report(self, shelf: Shelf, error: StorageError, position: Position | None) -> Damage | None:
-        """Take a shelf out of reading; the damage, if this is news."""
-        if shelf.damage is not None:
+        """Take a shelf out of reading; the damage, if this is news.
+
+        An epoch that its writer has just set aside is no damage: its files are found again in quarantine.
+        """
+        if shelf.damage is not None or _was_moved(shelf):
             return None
         shelf.damage = Damage(shelf.directory, shelf.origin, position, error.message)
         _log.error("shard_damaged", directory=str(shelf.directory), origin=shelf.origin, error=error.message)
@@ -275,3 +278,14 @@ def _origin_of(directory: Path, mark: Mark) -> str | None:
         # being moved, or damaged in its first bytes: recovery of the writer tells the two apart
         return None
     return origin if origin.rpartition("/")[2] == str(mark.epoch) else None
+
+
+def _was_moved(shelf: Shelf) -> bool:
+    """Whether the directory no longer holds the shelf's epoch."""
+    first = min(segments_of(shelf.directory), default=None)
+    try:
+        return first is None or read_header(shelf.directory / segment_name(first)).origin != shelf.origin
+    except FileNotFoundError:
+        return True
+    except JournalCorrupt:
+        return False

@@ -112,7 +112,7 @@ class Upkeep:
             going = may_go(segments, released, lag_s=keeper.lag_hours * 3600, lag_bytes=keeper.lag_bytes)
             if going:
                 _log.info("segments_deleted", origin=shelf.origin, count=len(going), below=going[-1].end)
-                delete(shelf.directory, going)
+                delete(shelf.directory, going, origin=shelf.origin)
 
     def _read_below(self, shelf: Shelf) -> int:
         """Every loop, and every restart from the snapshot that is on disk, has done with what is below."""

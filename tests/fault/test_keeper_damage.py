@@ -88,6 +88,8 @@ async def test_a_new_epoch_goes_on_beside_the_one_in_quarantine(tmp_path: Path, 
         await settled(keeper)
         assert keeper.parts.shipping.shipped_below("test/gateway-0/1") == shipped
         assert counting.totals(keeper.parts.database) == {"shipped": 10, "projected": 10, "explained": 10, "failed": 0}
+        sound = [shelf.origin for shelf in keeper.parts.library.shelves if shelf.damage is None]
+        assert "test/gateway-0/2" in sound
     async with kept(configuration) as keeper:
         await second.decide(9)
         await settled(keeper)
