@@ -39,13 +39,16 @@ def key_id(process_key: bytes) -> bytes:
 # --- writing --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Committed:
-    """A batch that was encoded: its COMMIT, and its leaves for receipts."""
+    """A batch that was encoded: its COMMIT, and its leaves for receipts (which note in ``spelled`` what they share)."""
 
-    origin: str
-    commit: Commit
-    tree: Tree
+    __slots__ = ("commit", "origin", "spelled", "tree")
+
+    def __init__(self, origin: str, commit: Commit, tree: Tree) -> None:
+        self.origin = origin
+        self.commit = commit
+        self.tree = tree
+        self.spelled: tuple[list[list[str]], str, str] | None = None
 
 
 class BatchWriter:
@@ -75,17 +78,25 @@ class BatchWriter:
 
     def record(self, ts_ns: int, entry: bytes) -> bytes:
         """Add an entry, whose ``seq`` must be the frontier's size; the leaf hash."""
-        leaf = sha256(b"\x00" + entry).digest()
         self.frame(frames.RECORD, ts_ns, entry)
-        self._frontier.append(leaf)
-        self._leaves.append(leaf)
-        return leaf
+        return self.leaf(entry)
 
     def frame(self, kind: int, ts_ns: int, payload: bytes) -> None:
         """Add any frame but a COMMIT."""
         made = encode_frame(self._salted, kind, self._frontier.size, ts_ns, payload)
-        self._frames.append(made)
-        self.size_bytes += len(made)
+        self.add([made], len(made))
+
+    def add(self, made: list[bytes], size_bytes: int) -> None:
+        """Add frames, made by :func:`~storage.frames.encode_frame` for the next entry's number."""
+        self._frames += made
+        self.size_bytes += size_bytes
+
+    def leaf(self, entry: bytes) -> bytes:
+        """The entry whose RECORD was added, as a leaf of the trees; its hash."""
+        leaf = sha256(b"\x00" + entry).digest()
+        self._frontier.append(leaf)
+        self._leaves.append(leaf)
+        return leaf
 
     def finish(
         self, *, now_ns: int, counters: Counters, key: bytes, sign: Callable[[bytes], bytes]
@@ -108,7 +119,7 @@ class BatchWriter:
             key_id=key,
             signature=sign(text),
         )
-        self.frame(frames.COMMIT, now_ns, commit.to_payload())
+        self._frames.append(encode_frame(self._salted, frames.COMMIT, size, now_ns, commit.to_payload()))
         return b"".join(self._frames), Committed(origin, commit, tree)
 
 

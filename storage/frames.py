@@ -21,9 +21,8 @@ FRAME_NAMES = {RECORD: "RECORD", PART: "PART", KEY: "KEY", COMMIT: "COMMIT", REC
 
 FRAME_HEAD = Struct("<IIBQQ")
 FRAME_HEAD_BYTES = FRAME_HEAD.size  # 25; payload follows at once, then zeros up to a multiple of 8
-_LENGTH_AND_CRC = Struct("<II")
 _LENGTH = Struct("<I")
-_REST = Struct("<BQQ")
+_LENGTH_AND_REST = Struct("<IBQQ")
 _PADDING = tuple(bytes(count) for count in range(8))
 _ZERO_HEAD = bytes(FRAME_HEAD_BYTES)
 _extend = google_crc32c.extend
@@ -46,12 +45,14 @@ def salt_crc(salt: bytes) -> int:
     return int(google_crc32c.value(salt))
 
 
-def encode_frame(salted: int, kind: int, seq: int, ts_ns: int, payload: bytes) -> bytes:
-    """One frame with its padding; ``salted`` is :func:`salt_crc` of the segment."""
-    length = len(payload)
-    rest = _REST.pack(kind, seq, ts_ns) + payload
-    crc = _extend(_extend(salted, _LENGTH.pack(length)), rest)
-    return b"".join((_LENGTH_AND_CRC.pack(length, crc), rest, _PADDING[-(FRAME_HEAD_BYTES + length) & 7]))
+def encode_frame(  # noqa: PLR0917 - by position: four frames a call
+    salted: int, kind: int, seq: int, ts_ns: int, payload: bytes, prefix: bytes = b""
+) -> bytes:
+    """One frame with its padding; ``salted`` is :func:`salt_crc` of the segment, ``prefix`` begins the payload."""
+    length = len(prefix) + len(payload)
+    crc = _extend(_extend(salted, _LENGTH_AND_REST.pack(length, kind, seq, ts_ns) + prefix), payload)
+    head = FRAME_HEAD.pack(length, crc, kind, seq, ts_ns)
+    return b"".join((head, prefix, payload, _PADDING[-(FRAME_HEAD_BYTES + length) & 7]))
 
 
 def frame_bytes(payload_bytes: int) -> int:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import queue
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from storage import durable, quarantine, receipts, recovery, shard, watermark
@@ -25,6 +23,7 @@ from storage.keys import JournalKeys
 from storage.opening import Opening
 from storage.seal import DEK_BYTES, Sealer
 from storage.segment import HEADER_BYTES, PART_HEAD_BYTES, Counters, StoredPart
+from storage.segmentfile import SegmentFile
 from storage.shard import Start
 from storage.space import SegmentSpace
 from storage.watermark import RECOVERING, RUNNING, Mark, Slot, Watermark
@@ -37,20 +36,22 @@ _LOSS_DELAY_S = 1.0  # losses of one second share a gap entry
 _ITEM_BYTES = 2048  # what an entry weighs beside its parts while it waits
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Appended:
     """An entry that is durable, and where."""
 
-    origin: str
-    seq: int
-    leaf: bytes
-    entry: bytes
-    batch: Committed
+    __slots__ = ("batch", "entry", "leaf", "origin", "seq")
+
+    def __init__(self, origin: str, seq: int, leaf: bytes, entry: bytes, batch: Committed) -> None:
+        self.origin = origin
+        self.seq = seq
+        self.leaf = leaf
+        self.entry = entry
+        self.batch = batch
 
     @property
     def receipt(self) -> str:
         """What the caller is handed (README.md, "Receipts"); made when it is asked for."""
-        return receipts.write(self.batch, self.seq, self.leaf)
+        return receipts.write(self.batch, self.seq)
 
 
 class Journal:
@@ -85,15 +86,21 @@ class Journal:
         self._watermark = Watermark(directory / watermark.NAME, _first_mark(start, boot_id), calls)
         self._space = SegmentSpace(directory, limits.segment_bytes, calls)
         self._writer = Writer(
-            directory=directory,
+            loop=self._loop,
             origin=origin,
             config=config,
-            keys=keys,
             clock_ns=clock_ns,
             limits=limits,
-            calls=calls,
             watermark=self._watermark,
-            space=self._space,
+            file=SegmentFile(
+                directory=directory,
+                origin=origin,
+                keys=keys,
+                clock_ns=clock_ns,
+                limits=limits,
+                calls=calls,
+                space=self._space,
+            ),
             state=WriterState(
                 frontier=found.frontier,
                 scopes=found.scopes,
@@ -101,8 +108,8 @@ class Journal:
                 lost=found.counters.lost,
                 shed=found.counters.shed,
             ),
-            deliver=lambda items, committed: self._call(self._settle, items, committed),
-            failed=lambda error, items: self._call(self._fail, error, items),
+            deliver=self._settle,
+            failed=self._fail,
         )
 
     @classmethod
@@ -224,18 +231,18 @@ class Journal:
         """
         future: asyncio.Future[Appended] = self._loop.create_future()
         made = document(draft, self.origin)
-        self._put(Item(made=made, ts_ns=draft.ts_ns, parts=parts, key=key, closes=closes, waiter=future))
+        self._put(Item(made, draft.ts_ns, parts=parts, key=key, closes=closes, waiter=future))
         return future
 
     def append_parts(self, key: PartKey, parts: Sequence[StoredPart], *, ts_ns: int) -> asyncio.Future[None]:
         """Append chunks of a part that streams, without an entry; the future is done once they are durable."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self._put(Item(ts_ns=ts_ns, parts=parts, key=key, waiter=future))
+        self._put(Item(None, ts_ns, parts=parts, key=key, waiter=future))
         return future
 
     def heartbeat(self) -> None:
         """State the counters in entries, now and again after ``heartbeat_s``."""
-        self._writer.queue.put(Heartbeat())
+        self._writer.put(Heartbeat())
         self._after(self._limits.heartbeat_s, "heartbeat", self.heartbeat)
 
     async def close(self) -> None:
@@ -248,8 +255,9 @@ class Journal:
             if any(self._unrecorded):
                 self._record_losses()
             self._stopped = JournalStopped(f"shard {self.origin} is closed")
-            self._writer.queue.put(Heartbeat(closes=True))
+            self._writer.put(Heartbeat(closes=True))
         await asyncio.to_thread(self._release)
+        self._watermark.close()
         os.close(self._lock_fd)
         self._lock_fd = -1
 
@@ -275,7 +283,7 @@ class Journal:
         """In a thread: wait for the writer, then let go of files."""
         self._writer.join()
         self._space.close()
-        self._watermark.close()
+        self._watermark.flush()
 
     def _put(self, item: Item) -> None:
         size = _ITEM_BYTES
@@ -289,7 +297,7 @@ class Journal:
             return
         item.size_bytes = size
         self._pending_bytes += size
-        self._writer.queue.put(item)
+        self._writer.put(item)
 
     def _settle(self, items: list[Item], committed: Committed | None) -> None:
         """On the loop: tell those who wait."""
@@ -309,14 +317,6 @@ class Journal:
     def _fail(self, error: JournalStopped, items: list[Item]) -> None:
         """On the loop: the shard has stopped, and with it everything that waits or comes later."""
         self._stopped = error
-        waiting = self._writer.queue
-        while True:
-            try:
-                item = waiting.get_nowait()
-            except queue.Empty:
-                break
-            if isinstance(item, Item):
-                items.append(item)
         for item in items:
             item.error = error
         self._settle(items, None)
@@ -327,18 +327,10 @@ class Journal:
         self._timers.pop("losses", None)
         lost, shed = self._unrecorded
         self._unrecorded = [0, 0]
-        self._writer.queue.put(self._own.gap(lost=lost, shed=shed))
+        self._writer.put(self._own.gap(lost=lost, shed=shed))
 
     def _after(self, delay_s: float, name: str, callback: Callable[[], None]) -> None:
         self._timers[name] = self._loop.call_later(delay_s, callback)
-
-    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
-        """From the writer's thread; a loop that has ended has nobody left who waits."""
-        try:
-            self._loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
 
     def _room_bytes(self) -> int:
         """Reserved space that nothing has claimed yet."""

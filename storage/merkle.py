@@ -86,6 +86,11 @@ class Tree:
             level = above
 
     @property
+    def levels(self) -> list[list[bytes]]:
+        """The nodes by level, leaves first."""
+        return self._levels
+
+    @property
     def root(self) -> bytes:
         """The tree head."""
         return self._levels[-1][0] if self._levels[0] else EMPTY_ROOT

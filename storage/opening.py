@@ -13,9 +13,9 @@ from typing import Any
 from storage import frames
 from storage.entries import COMMON, INT_MAX, SYSTEM_TENANT, Draft, Part, Ref, document, encode
 from storage.errors import EntryTooLarge
+from storage.items import Item
 from storage.recovery import Begun, Recovered
 from storage.segment import recovery_payload
-from storage.writer import Item
 
 
 class Opening:
@@ -59,7 +59,7 @@ class Opening:
             config=self._config,
             fields=fields,
         )
-        return Item(made=document(draft, self._origin), ts_ns=now_ns)
+        return Item(document(draft, self._origin), now_ns)
 
     def _lost_decision(self, begun: Begun) -> Item:
         """The decision entry that closes a begun one: what its begin entry said, and what was found of its parts."""
@@ -73,7 +73,7 @@ class Opening:
             encode(draft, origin=self._origin, seq=INT_MAX, scope_seq=INT_MAX)
         except EntryTooLarge:
             draft = self._decision(begun, {"stream": stream, "error": "gateway_lost", "status": None})
-        return Item(made=document(draft, self._origin), ts_ns=draft.ts_ns, closes=True)
+        return Item(document(draft, self._origin), draft.ts_ns, closes=True)
 
     def _decision(self, begun: Begun, fields: dict[str, Any]) -> Draft:
         entry = begun.entry

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from storage.batch import KEY_ID_BYTES, Committed, key_id
 from storage.errors import Unverifiable
-from storage.ids import b64, unb64
+from storage.ids import b64, b64_hashes, unb64
 from storage.merkle import HASH_BYTES, root_from_path
 from storage.segment import batch_text
 
@@ -55,14 +55,25 @@ class Receipt:
             raise Unverifiable("the receipt's signature does not verify") from error
 
 
-def write(batch: Committed, seq: int, leaf: bytes) -> str:
-    """The receipt of one entry of a batch."""
+def write(batch: Committed, seq: int) -> str:
+    """The receipt of one entry of a batch. What the receipts of a batch share is spelled once."""
+    levels, before, after = batch.spelled or _spell(batch)
+    index = seq - batch.commit.first
+    path = []
+    spelled_leaf = levels[0][index]
+    for level in levels[:-1]:
+        if index ^ 1 < len(level):
+            path.append(level[index ^ 1])
+        index >>= 1
+    return f"{before}{seq} {spelled_leaf} {batch.commit.first} {batch.commit.count} {','.join(path) or '-'}{after}"
+
+
+def _spell(batch: Committed) -> tuple[list[list[str]], str, str]:
     commit = batch.commit
-    path = ",".join(map(b64, batch.tree.path(seq - commit.first))) or "-"
-    return (
-        f"{VERSION} {batch.origin} {seq} {b64(leaf)} {commit.first} {commit.count} {path} {commit.size} "
-        f"{b64(commit.root)} {b64(commit.key_id)} {b64(commit.signature)}"
-    )
+    levels = [b64_hashes(level) for level in batch.tree.levels]
+    after = f" {commit.size} {b64(commit.root)} {b64(commit.key_id)} {b64(commit.signature)}"
+    batch.spelled = (levels, f"{VERSION} {batch.origin} ", after)
+    return batch.spelled
 
 
 def parse(text: str) -> Receipt:

@@ -46,9 +46,13 @@ class StoredPart:
     data: bytes
     at: int = -1
 
+    def head(self, key: bytes) -> bytes:
+        """What stands before the bytes in a PART frame; ``key`` is the key's id as 16 bytes."""
+        return _PART_HEAD.pack(key, self.index, self.chunk)
+
     def to_payload(self) -> bytes:
         """The payload of a PART frame."""
-        return _PART_HEAD.pack(id_bytes(self.key_id), self.index, self.chunk) + self.data
+        return self.head(id_bytes(self.key_id)) + self.data
 
     @classmethod
     def from_payload(cls, payload: bytes, at: int) -> StoredPart:
@@ -71,7 +75,7 @@ class WrappedKey:
 
     def to_payload(self) -> bytes:
         """The payload of a KEY frame."""
-        return _KEY_HEAD.pack(id_bytes(self.key_id), self.counter) + self.wrapped
+        return key_payload(id_bytes(self.key_id), self.counter, self.wrapped)
 
     @classmethod
     def from_payload(cls, payload: bytes, segment: int, at: int) -> WrappedKey:
@@ -168,6 +172,11 @@ class Commit:
 def batch_text(*, origin: str, first: int, count: int, batch_root: bytes, size: int, root: bytes) -> bytes:
     """What a batch's signature is over."""
     return f"answerable/batch/v1\n{origin}\n{first}\n{count}\n{b64(batch_root)}\n{size}\n{b64(root)}\n".encode()
+
+
+def key_payload(key: bytes, counter: int, wrapped: bytes) -> bytes:
+    """The payload of a KEY frame; ``key`` is the key's id as 16 bytes."""
+    return _KEY_HEAD.pack(key, counter) + wrapped
 
 
 def recovery_payload(*, segment: int, offset: int, cut_bytes: int) -> bytes:

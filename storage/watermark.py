@@ -124,12 +124,18 @@ class Watermark:
         self._words[_STATE_AT // 8] = state
 
     def close(self) -> None:
-        """Write the pages back (msync) and unmap; the file stays, and so do the last numbers for who still asks."""
-        self._map.flush()
-        last = bytes(self._map)
-        self._words.release()
-        self._words = memoryview(last).cast("Q")
+        """Write the pages back (msync) and unmap; the file stays, and so do the last numbers for who still asks.
+
+        To be called in the thread that asks: else it might be reading what goes away.
+        """
+        self.flush()
+        mapped, self._words = self._words, memoryview(bytes(self._map)).cast("Q")
+        mapped.release()
         self._map.close()
+
+    def flush(self) -> None:
+        """Write the pages back (msync), which may take as long as the disk likes."""
+        self._map.flush()
 
 
 def read(path: Path) -> Mark | None:

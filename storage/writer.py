@@ -1,102 +1,45 @@
-"""The writer thread of a journal: swaps in what waits, writes one batch, syncs it, moves the watermark, wakes all.
+"""The writer of a journal: gathers what waits into a batch, has it written and synced, moves the watermark, wakes all.
 
-It alone owns the sequence numbers, the tree and the open segment. No timer: the next batch forms while the last one
-syncs. It shares the interpreter's lock with the event loop, so per batch it makes few calls and lets go of the lock
-only in the write and the sync.
+Batches are made on the event loop, one at a time; a thread does nothing but write and sync them (and begin segments).
+So the two hardly ever want the interpreter's lock at once: handing it to and fro for each entry would cost more than
+making the entry does. While the thread has a batch, nothing on the loop touches the tree, the numbers or the segment,
+and the next batch gathers. No timer: a batch waits for more only while turns of the loop bring more, and not once half
+of the open calls are in it, so that a lone call is written at once and a crowd shares one sync and one signature.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from storage import durable, frames, seal
-from storage.batch import BatchWriter, Committed, key_id
-from storage.entries import CLOSING, SYSTEM_TENANT, Draft, document, finish
-from storage.errors import EntryTooLarge, JournalFull, JournalStopped, StorageError
-from storage.frames import frame_bytes, salt_crc
-from storage.ids import Ids
-from storage.keys import JournalKeys
+from storage import frames
+from storage.batch import BatchWriter, Committed
+from storage.entries import CLOSING, SYSTEM_TENANT, Draft, Line, document, finish
+from storage.errors import EntryTooLarge, JournalFull, JournalStopped
+from storage.frames import encode_frame
+from storage.ids import Ids, id_bytes
+from storage.items import Heartbeat, Item, JournalLimits, PartKey
 from storage.merkle import Frontier
-from storage.segment import (
-    COMMIT_BYTES,
-    HEADER_BYTES,
-    KEY_PAYLOAD_BYTES,
-    PART_HEAD_BYTES,
-    SALT_BYTES,
-    Counters,
-    SegmentHeader,
-    StoredPart,
-    WrappedKey,
-    segment_name,
-)
-from storage.space import SegmentSpace
+from storage.segment import COMMIT_BYTES, Counters
+from storage.segmentfile import SegmentFile
 from storage.watermark import CLOSED, FAILED, Watermark
 
+__all__ = ["Heartbeat", "Item", "JournalLimits", "PartKey", "Writer", "WriterState"]
+
 Scope = tuple[str, str | None]  # tenant, route
+Callback = Callable[[], None]
 SCOPES_BYTES_MAX = 48_000  # of one heartbeat entry: leaves room under the 65,535 bytes of an entry
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalLimits:
-    """The sizes and times of a journal."""
-
-    segment_bytes: int = 64 * 1024 * 1024
-    batch_bytes_max: int = 4 * 1024 * 1024  # one write and sync of this size takes tens of milliseconds
-    batch_records_max: int = 1024
-    pending_bytes_max: int = 64 * 1024 * 1024  # beyond it memory, not the disk, would hold the evidence
-    call_bytes_reserved: int = 16 * 1024  # room kept for the entry of each open call
-    space_wait_s: float = 5.0  # how long an answer waits for the disk after the model was called
-    heartbeat_s: float = 60.0
-
-
-class PartKey:
-    """A fresh key for the parts of one entry; its KEY frame goes out with the first append that names it."""
-
-    __slots__ = ("key_id", "sealer", "written")
-
-    def __init__(self, key_id: str, sealer: seal.Sealer) -> None:
-        self.key_id = key_id
-        self.sealer = sealer
-        self.written = False
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Item:
-    """One append on its way: all of it stands in one batch."""
-
-    made: dict[str, Any] | None = None  # the entry but for its place; None: parts alone
-    ts_ns: int
-    parts: Sequence[StoredPart] = ()
-    key: PartKey | None = None
-    closes: bool = False
-    lost: int = 0
-    shed: int = 0
-    notes: Sequence[tuple[int, bytes]] = ()  # RECOVERY and CLOSE frames
-    waiter: Any = None  # the future, for the one who delivers
-    size_bytes: int = 0
-    # set when it is placed
-    seq: int = -1
-    leaf: bytes = b""
-    entry: bytes = b""
-    error: StorageError | None = None
-
-
-class Heartbeat:
-    """Asks the writer for heartbeat entries; with ``closes`` it ends the journal after them."""
-
-    __slots__ = ("closes",)
-
-    def __init__(self, *, closes: bool = False) -> None:
-        self.closes = closes
+GATHER_TURNS_MAX = (
+    64  # of the loop, at most, before a batch goes out; a turn takes tens of microseconds to a millisecond
+)
+QUIET_TURNS = 2  # a turn that sends a request on brings no entry: only the second one says that nothing is coming
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,146 +54,257 @@ class WriterState:
 
 
 class Writer:
-    """Owns the open segment; ``deliver(items, committed)`` and ``failed(error, items)`` are called in its thread."""
+    """Makes batches; ``deliver(items, committed)`` and ``failed(error, items)`` are called on the loop."""
 
     def __init__(
         self,
         *,
-        directory: Path,
+        loop: asyncio.AbstractEventLoop,
         origin: str,
         config: str,
-        keys: JournalKeys,
         clock_ns: Callable[[], int],
         limits: JournalLimits,
-        calls: durable.Syscalls,
         watermark: Watermark,
-        space: SegmentSpace,
+        file: SegmentFile,
         state: WriterState,
         deliver: Callable[[list[Item], Committed | None], None],
         failed: Callable[[JournalStopped, list[Item]], None],
     ) -> None:
-        self.queue: queue.SimpleQueue[Item | Heartbeat] = queue.SimpleQueue()
-        self._directory, self._origin, self._config = directory, origin, config
-        self._keys, self._clock_ns, self._limits, self._calls = keys, clock_ns, limits, calls
-        self._watermark, self._space, self._state = watermark, space, state
+        self._loop, self._origin, self._config = loop, origin, config
+        self._clock_ns, self._limits, self._watermark = clock_ns, limits, watermark
+        self._file, self._state = file, state
         self._deliver, self._failed = deliver, failed
         self._ids = Ids(clock_ns, os.urandom)
-        private = Ed25519PrivateKey.generate()
-        self._sign = private.sign
-        self._process_key = private.public_key().public_bytes_raw()
-        self._key_id = key_id(self._process_key)
-        self._vouch = keys.vouch(origin, self._process_key)
         self._backlog: deque[Item | Heartbeat] = deque()
         self._placed: list[Item] = []  # in the batch that is being written
         self._begun: dict[str, int] = {}  # decision → segment of its begin entry
-        self._fd = -1
-        self.offset = 0
+        self._busy = False  # the thread has work
+        self._ended = False  # nothing is written any more
+        self._turns = self._quiet = self._seen = (
+            0  # of gathering: turns so far, the last ones that brought nothing, items
+        )
+        self._gathering = False
+        self._jobs: queue.SimpleQueue[Callable[[], Callback] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
 
     # --- life -----------------------------------------------------------------------------------------------
 
     def open(self, opening: Sequence[Item]) -> None:
         """Begin a segment; ``opening`` is durable on return, behind the heartbeats. Raises JournalFull, OSError."""
-        self._begin_segment()
-        self._backlog.extend(opening)
+        self._file.begin(self._state.frontier)
+        self._backlog.extend([*self._heartbeats(closes=False), *opening])
         while self._backlog:
-            self._write_batch()
+            work = self._next()
+            if work == self._roll:
+                self._file.roll(self._state.frontier)
+                self._backlog.extendleft(reversed(self._heartbeats(closes=False)))
+            elif work is not None:
+                work()
 
     def start(self) -> None:
-        """From here on the thread takes from ``queue``."""
+        """From here on ``put`` may be called."""
         self._thread.start()
+
+    def put(self, item: Item | Heartbeat) -> None:
+        """Have it written; on the loop."""
+        if self._ended:
+            return
+        self._backlog.append(item)
+        if not self._busy and not self._gathering:
+            self._gather()
 
     def join(self) -> None:
         """Wait for the thread, which ends after a closing heartbeat or a failure."""
         self._thread.join()
+        self._file.close()
 
     @property
-    def process_key(self) -> bytes:
-        """The public half of the key that signs this process's batches."""
-        return self._process_key
+    def offset(self) -> int:
+        """The end of what was written to the open segment."""
+        return self._file.offset
+
+    # --- the thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        while (work := self._jobs.get()) is not None:
+            try:
+                done = work()
+            except Exception as error:  # noqa: BLE001 - whatever breaks the writer, those who wait must hear of it
+                self._watermark.set_state(FAILED)
+                self._on_loop(partial(self._break, error))
+                return
+            self._on_loop(done)
+            if not self._file.is_open:
+                return
+
+    def _on_loop(self, callback: Callback) -> None:
+        """A loop that has ended has nobody left who waits."""
         try:
-            while self._fd >= 0:
-                self._collect()
-                self._write_batch()
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    def _store(self, data: bytes, placed: list[Item], committed: Committed, *, closes: bool) -> Callback:
+        """Write and sync; the batch is durable on return, and readers may have it."""
+        state, file = self._state, self._file
+        file.write(data)
+        self._watermark.advance(
+            segment=file.header.first_seq,
+            end=file.offset,
+            next_seq=state.frontier.size,
+            closed=state.closed,
+            lost=state.lost,
+            shed=state.shed,
+        )
+        if closes:
+            file.end()
+            self._watermark.set_state(CLOSED)
+        return partial(self._stored, placed, committed)
+
+    def _roll(self) -> Callback:
+        """Go on in a new segment; if there is no room for one, all that waits is refused and nothing is lost."""
+        try:
+            self._file.roll(self._state.frontier)
+        except JournalFull as full:
+            return partial(self._refuse, full)
+        return self._rolled
+
+    # --- on the loop ----------------------------------------------------------------------------------------
+
+    def _stored(self, placed: list[Item], committed: Committed) -> None:
+        self._busy = False
+        self._placed = []
+        self._deliver(placed, committed)
+        if self._file.is_open:
+            self._gather()
+        else:
+            self._ended = True
+
+    def _rolled(self) -> None:
+        self._busy = False
+        self._backlog.extendleft(reversed(self._heartbeats(closes=False)))
+        self._go()
+
+    def _refuse(self, full: JournalFull) -> None:
+        self._busy = False
+        refused = []
+        for item in self._backlog:
+            if isinstance(item, Heartbeat):
+                self._ended |= item.closes
+            else:
+                self._ended |= _says_close(item)
+                item.error = full
+                refused.append(item)
+        self._backlog.clear()
+        if self._ended:  # without a CLOSE: the next start recovers, as after a kill
+            self._jobs.put(None)
+        self._deliver(refused, None)
+
+    def _break(self, error: Exception) -> None:
+        self._ended = True
+        waiting = [*self._placed, *(item for item in self._backlog if isinstance(item, Item))]
+        self._backlog.clear()
+        self._failed(JournalStopped(f"shard {self._origin} stopped: {error!r}"), waiting)
+
+    def _gather(self) -> None:
+        """Wait for another turn of the loop while that brings more, else make a batch."""
+        waiting = len(self._backlog)
+        if not waiting or self._busy:
+            return
+        if not self._gathering:
+            self._gathering, self._turns, self._quiet, self._seen = True, 0, 0, 0
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        waiting = len(self._backlog)
+        self._turns += 1
+        self._quiet = 0 if waiting > self._seen else self._quiet + 1
+        self._seen = waiting
+        mark, state = self._watermark, self._state
+        open_calls = mark.accepted - state.closed - state.lost
+        if self._quiet < QUIET_TURNS and 2 * waiting < open_calls and self._turns < GATHER_TURNS_MAX:
+            self._loop.call_soon(self._turn)
+            return
+        self._gathering = False
+        self._go()
+
+    def _go(self) -> None:
+        """Give the thread the next piece of work, if there is any."""
+        try:
+            while self._backlog and not self._busy:
+                work = self._next()
+                if work is not None:
+                    self._busy = True
+                    self._jobs.put(work)
         except Exception as error:  # noqa: BLE001 - whatever breaks the writer, those who wait must hear of it
             self._watermark.set_state(FAILED)
-            waiting = [*self._placed, *(item for item in self._backlog if isinstance(item, Item))]
-            self._failed(JournalStopped(f"shard {self._origin} stopped: {error!r}"), waiting)
-
-    def _collect(self) -> None:
-        backlog = self._backlog
-        if not backlog:
-            backlog.append(self.queue.get())
-        try:
-            while len(backlog) < self._limits.batch_records_max:
-                backlog.append(self.queue.get_nowait())
-        except queue.Empty:
-            return
+            self._jobs.put(None)
+            self._break(error)
 
     # --- batches --------------------------------------------------------------------------------------------
 
-    def _write_batch(self) -> None:
-        batch = BatchWriter(self._header, self._salted, self._state.frontier, self.offset)
+    def _next(self) -> Callable[[], Callback] | None:
+        """Make a batch of what waits; what is to be done for it off the loop, if anything is."""
+        file, backlog = self._file, self._backlog
+        batch = BatchWriter(file.header, file.salted, self._state.frontier, file.offset)
         done = self._placed = []
         closes = is_full = False
-        while self._backlog and not closes and not is_full and not self._is_enough(batch):
-            item = self._backlog[0]
+        while backlog and not closes and not is_full and not self._is_enough(batch):
+            item = backlog[0]
             if isinstance(item, Heartbeat):
-                self._backlog.popleft()
-                self._backlog.extendleft(reversed(self._heartbeats(closes=item.closes)))
+                backlog.popleft()
+                backlog.extendleft(reversed(self._heartbeats(closes=item.closes)))
                 continue
             try:
                 is_full = not self._place(item, batch)
             except (EntryTooLarge, TypeError) as error:  # TypeError: orjson met a string that is no Unicode
                 item.error = error if isinstance(error, EntryTooLarge) else EntryTooLarge(str(error), status=400)
             if not is_full:
-                self._backlog.popleft()
+                backlog.popleft()
                 done.append(item)
-                closes = bool(item.notes) and any(kind == frames.CLOSE for kind, _ in item.notes)
-        committed = self._commit(batch) if batch.frame_count else None
+                closes = bool(item.notes) and _says_close(item)
+        if batch.frame_count:
+            data, committed = self._finished(batch)
+            return partial(self._store, data, done, committed, closes=closes)
         if done:
             self._placed = []
-            self._deliver(done, committed)
-        if closes:
-            self._end()
-        elif is_full and not done:
-            self._roll()
+            self._deliver(done, None)
+            return None
+        return self._roll
 
     def _is_enough(self, batch: BatchWriter) -> bool:
         return batch.count >= self._limits.batch_records_max or batch.size_bytes >= self._limits.batch_bytes_max
 
     def _place(self, item: Item, batch: BatchWriter) -> bool:
-        """Put an item's frames into the batch; False if the segment has no room for them."""
-        state, made, entry = self._state, item.made, b""
-        need = COMMIT_BYTES
-        for part in item.parts:
-            need += frame_bytes(PART_HEAD_BYTES + len(part.data))
-        if made is not None:
-            scope = (made["tenant"], made["route"])
-            scope_seq = state.scopes.get(scope, 0)
-            entry = finish(made, seq=state.frontier.size, scope_seq=scope_seq)
-            need += frame_bytes(len(entry))
-        key = item.key
+        """Put an item's frames into the batch; False, and nothing has changed, if the segment has no room."""
+        state, made, key, file = self._state, item.made, item.key, self._file
+        seq, ts_ns, salted = state.frontier.size, item.ts_ns, file.salted
+        made_frames: list[bytes] = []
         if key is not None and not key.written:
-            need += frame_bytes(KEY_PAYLOAD_BYTES)
-        for _, payload in item.notes:
-            need += frame_bytes(len(payload))
+            made_frames.append(encode_frame(salted, frames.KEY, seq, ts_ns, file.wrapped(key)))
+        for part in item.parts:
+            key_id = key.raw_id if key is not None and key.key_id == part.key_id else id_bytes(part.key_id)
+            made_frames.append(encode_frame(salted, frames.PART, seq, ts_ns, part.data, part.head(key_id)))
+        for kind, payload in item.notes:
+            made_frames.append(encode_frame(salted, kind, seq, ts_ns, payload))
+        if made is not None:
+            scope = made.scope if isinstance(made, Line) else (made["tenant"], made["route"])
+            scope_seq = state.scopes.get(scope, 0)
+            entry = finish(made, seq=seq, scope_seq=scope_seq)
+            record = encode_frame(salted, frames.RECORD, seq, ts_ns, entry)
+            made_frames.append(record)
+        need = COMMIT_BYTES + sum(map(len, made_frames))
         if need > self._limits.segment_bytes // 2:  # it might not fit even an empty segment, behind its heartbeats
             raise EntryTooLarge(f"an entry with {need} bytes of parts; a segment has {self._limits.segment_bytes}")
-        if self.offset + batch.size_bytes + need > self._limits.segment_bytes:
+        if file.offset + batch.size_bytes + need > self._limits.segment_bytes:
             return False
-        if key is not None and not key.written:
-            batch.frame(frames.KEY, item.ts_ns, self._wrapped(key))
+        batch.add(made_frames, need - COMMIT_BYTES)
+        if key is not None:
             key.written = True
-        for part in item.parts:
-            batch.frame(frames.PART, item.ts_ns, part.to_payload())
-        for kind, payload in item.notes:
-            batch.frame(kind, item.ts_ns, payload)
         if made is not None:
-            item.seq, item.entry = state.frontier.size, entry
-            item.leaf = batch.record(item.ts_ns, entry)
+            item.seq, item.entry = seq, entry
+            item.leaf = batch.leaf(entry)
             state.scopes[scope] = scope_seq + 1
             self._note_begun(made)
         state.closed += item.closes
@@ -258,8 +312,7 @@ class Writer:
         state.shed += item.shed
         return True
 
-    def _commit(self, batch: BatchWriter) -> Committed:
-        """Write and sync; the batch is durable on return, and readers may have it."""
+    def _finished(self, batch: BatchWriter) -> tuple[bytes, Committed]:
         state, watermark = self._state, self._watermark
         counters = Counters(
             accepted=watermark.accepted,
@@ -268,79 +321,16 @@ class Writer:
             shed=state.shed,
             refused=watermark.refused,
         )
-        data, committed = batch.finish(now_ns=self._clock_ns(), counters=counters, key=self._key_id, sign=self._sign)
-        durable.append_batch(self._fd, data, self.offset, self._calls)
-        durable.datasync(self._fd, self._calls)
-        self.offset += len(data)
-        watermark.advance(
-            segment=self._header.first_seq,
-            end=self.offset,
-            next_seq=state.frontier.size,
-            closed=state.closed,
-            lost=state.lost,
-            shed=state.shed,
-        )
-        return committed
+        return batch.finish(now_ns=self._clock_ns(), counters=counters, key=self._file.key_id, sign=self._file.sign)
 
-    def _wrapped(self, key: PartKey) -> bytes:
-        counter = self._wraps
-        self._wraps += 1
-        wrapped = seal.wrap_dek(self._segment_key, counter, key.sealer.dek, seal.wrap_aad(self._origin, key.key_id))
-        return WrappedKey(key.key_id, counter, wrapped, self._header.first_seq).to_payload()
-
-    def _note_begun(self, made: dict[str, Any]) -> None:
-        if made["kind"] == "begin":
-            self._begun[made["decision"]] = self._header.first_seq
+    def _note_begun(self, made: dict[str, Any] | Line) -> None:
+        if isinstance(made, Line):
+            if self._begun:
+                self._begun.pop(made.closes, None)
+        elif made["kind"] == "begin":
+            self._begun[made["decision"]] = self._file.header.first_seq
         elif made["kind"] in CLOSING:
             self._begun.pop(made["decision"], None)
-
-    # --- segments -------------------------------------------------------------------------------------------
-
-    def _begin_segment(self) -> None:
-        """Open a new segment and put its heartbeats in front of all that waits."""
-        spare = self._space.take(self._limits.space_wait_s)
-        first_seq, salt = self._state.frontier.size, os.urandom(SALT_BYTES)
-        self._segment_key, self._wraps = os.urandom(32), 0
-        info = seal.segment_key_info(self._origin, first_seq, salt)
-        self._header = SegmentHeader(
-            origin=self._origin,
-            first_seq=first_seq,
-            salt=salt,
-            created_ns=self._clock_ns(),
-            process_key=self._process_key,
-            host_key=self._keys.host_public,
-            vouch=self._vouch,
-            sealed_key=seal.seal_segment_key(self._keys.master_public, self._segment_key, info),
-            frontier=self._state.frontier.copy(),
-        )
-        self._salted = salt_crc(salt)
-        path = self._directory / segment_name(first_seq)
-        self._fd = durable.create_segment(spare, path, self._header.to_bytes(), self._calls)
-        self._space.taken()
-        self.offset = HEADER_BYTES
-        self._backlog.extendleft(reversed(self._heartbeats(closes=False)))
-
-    def _roll(self) -> None:
-        """Go on in a new segment; if there is no room for one, all that waits is refused and nothing is lost."""
-        fd, end, path = self._fd, self.offset, self._directory / segment_name(self._header.first_seq)
-        try:
-            self._begin_segment()
-        except JournalFull as full:
-            refused = [item for item in self._backlog if isinstance(item, Item)]
-            self._backlog.clear()
-            for item in refused:
-                item.error = full
-            self._deliver(refused, None)
-            return
-        os.close(fd)
-        durable.cut(path, end, self._calls)
-
-    def _end(self) -> None:
-        """The last batch is durable and says CLOSE: give back what was reserved."""
-        os.close(self._fd)
-        self._fd = -1
-        durable.cut(self._directory / segment_name(self._header.first_seq), self.offset, self._calls)
-        self._watermark.set_state(CLOSED)
 
     def _heartbeats(self, *, closes: bool) -> list[Item]:
         """Entries that state the counters: the shard's, and for each scope how many entries precede the first one."""
@@ -355,7 +345,7 @@ class Writer:
                 sheets.append([])
                 size = 0
             sheets[-1].append(row)
-        open_from = min(self._begun.values(), default=self._header.first_seq)
+        open_from = min(self._begun.values(), default=self._file.header.first_seq)
         stated = Counters(
             accepted=self._watermark.accepted,
             closed=self._state.closed,
@@ -384,4 +374,8 @@ class Writer:
             config=self._config,
             fields=fields,
         )
-        return Item(made=document(draft, self._origin), ts_ns=now_ns)
+        return Item(document(draft, self._origin), now_ns)
+
+
+def _says_close(item: Item) -> bool:
+    return any(kind == frames.CLOSE for kind, _ in item.notes)
