@@ -35,6 +35,7 @@ async def attempt(url: str, *, port: int, desk_port: int, data: Path) -> int:
     free_or_refuse(desk_port, "--desk-port")
     log = data / "serve.log"
     async with running(configuration, log):
+        interrupted = interruption()
         page = await signin_link(configuration, roles=["developer"], purpose="try", ticket="try", target="/try")
         console.print(
             f"\nPoint your application at  [bold]http://127.0.0.1:{port}[/]  instead of  {url}", soft_wrap=True
@@ -43,7 +44,7 @@ async def attempt(url: str, *, port: int, desk_port: int, data: Path) -> int:
         console.print(
             f"\n[dim]Everything stays in {data}; the log is {log.name} there. Ctrl-C stops.[/]", soft_wrap=True
         )
-        await until_interrupted()
+        await interrupted.wait()
     return 0
 
 
@@ -85,11 +86,11 @@ async def signin_link(configuration: Configuration, *, roles: list[str], purpose
     return f"http://127.0.0.1:{configuration.settings.desk.port}{answer['result']['path']}"
 
 
-async def until_interrupted() -> None:
-    """Return on Ctrl-C or SIGTERM, which from here on end nothing by themselves."""
+def interruption() -> asyncio.Event:
+    """An event that Ctrl-C or SIGTERM sets from now on; neither ends anything by itself any more."""
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # event loops without signal handlers: Ctrl-C raises there
             loop.add_signal_handler(number, interrupted.set)
-    await interrupted.wait()
+    return interrupted

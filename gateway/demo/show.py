@@ -29,7 +29,7 @@ from config.processes import start
 from gateway import development
 from gateway.demo import bank
 from gateway.demo.applicants import EXTRACT
-from gateway.demo.attempt import signin_link, until_interrupted, written
+from gateway.demo.attempt import interruption, signin_link, written
 from gateway.demo.host import HostError, ask, end, free_or_refuse, result_of, running
 from gateway.demo.model_server import VERSION_HEADER
 from gateway.demo.train import NAME, Trained, train
@@ -83,11 +83,12 @@ async def show(*, port: int, desk_port: int, data: Path, leave: bool) -> int:
         )
         async with running(configuration, data / "serve.log"):
             counted = await _through(console, configuration, trained, key)
+            interrupted = interruption()
             await _report(console, configuration, counted)
             if leave:
                 print(counted.line())  # noqa: T201 (the command's output)
             else:
-                await until_interrupted()
+                await interrupted.wait()
     return 0 if counted.whole else 1
 
 
