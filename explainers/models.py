@@ -194,9 +194,9 @@ def _read_trees(listed: list[dict[str, Any]], features: int) -> Trees:
         if not np.all(leaf | inner_ok) or np.any(leaf & (right >= 0)) or np.any(np.asarray(tree["split_type"]) != 0):
             raise _unusable(f"tree {number}: its splits are not plain numeric ones")
         left, right = np.where(leaf, own, left) + start, np.where(leaf, own, right) + start
-        for name, values in zip(
-            columns, (left, right, np.where(goes_left, left, right), np.where(leaf, 0, feature), cond), strict=True
-        ):
+        default, tested = np.where(goes_left, left, right), np.where(leaf, 0, feature)
+        of_tree: tuple[npt.NDArray[Any], ...] = (left, right, default, tested, cond)
+        for name, values in zip(columns, of_tree, strict=True):
             columns[name].append(values)
         roots.append(start)
         start += len(own)
