@@ -173,7 +173,11 @@ def create_file(path: Path, data: bytes, calls: Syscalls = KERNEL) -> bool:
 
 
 def append_line(path: Path, line: bytes, calls: Syscalls = KERNEL) -> None:
-    """``line`` stands at the end of ``path`` (created if missing), durable on return."""
+    """``line`` stands at the end of ``path`` (created if missing), durable on return.
+
+    Raises OSError; then the file may end in a part of it, and the caller must append nothing more: the next line would
+    be joined to that part, and what seems to be there may be on no disk.
+    """
     is_new = not path.exists()
     fd = calls.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:

@@ -8,10 +8,14 @@ One line per step, ``<crc32c, 8 hex digits> <JSON>``, durable before the step it
     shipped  the sealed range was read back and is complete
 
 At most the last line can be torn: it is cut off, since nothing followed from it. Any other damage stops the shard.
+
+After a failed write or sync nothing is appended: the line may stand half in the file, or whole in the page cache and on
+no disk. Opening the log again copies what is whole into a new file, so that what is believed is on disk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ import orjson
 
 from storage import durable
 from storage.durable import KERNEL, Syscalls
-from storage.errors import JournalCorrupt
+from storage.errors import JournalCorrupt, JournalStopped
 from storage.reading import Position
 
 LOG_BYTES_MAX = 512 * 1024  # then it begins anew: some thousand ranges, so that a start reads little
@@ -53,10 +57,13 @@ class Seal:
 
 
 class ShipLog:
-    """The log of one origin, and the state that it amounts to."""
+    """The log of one origin, and the state that it amounts to.
+
+    Each step may raise OSError, and JournalStopped ever after: the log must be opened again.
+    """
 
     def __init__(self, directory: Path, origin: str, calls: Syscalls = KERNEL) -> None:
-        """Read the log; a torn last line is cut off.
+        """Read the log; a torn last line is cut off, and what remains is durable on return.
 
         Raises:
             JournalCorrupt: it is damaged anywhere else, or belongs to another origin.
@@ -70,6 +77,7 @@ class ShipLog:
         self.pending: Seal | None = None
         self._calls = calls
         self._size = 0
+        self._failed: OSError | None = None
         durable.make_directory(directory, calls)
         self._read()
 
@@ -109,13 +117,22 @@ class ShipLog:
             "month": self.month,
         }
         line = _line(base)
-        durable.replace_file(self.path, line, self._calls)
+        self._write(durable.replace_file, line)
         self._size = len(line)
 
     def _append(self, value: dict[str, Any]) -> None:
         line = _line({**value, "origin": self.origin})
-        durable.append_line(self.path, line, self._calls)
+        self._write(durable.append_line, line)
         self._size += len(line)
+
+    def _write(self, how: Callable[[Path, bytes, Syscalls], None], data: bytes) -> None:
+        if self._failed is not None:
+            raise JournalStopped(f"{self.path} could not be written before: {self._failed}")
+        try:
+            how(self.path, data, self._calls)
+        except OSError as error:
+            self._failed = error
+            raise
 
     def _read(self) -> None:
         raw = self.path.read_bytes() if self.path.exists() else b""
@@ -129,8 +146,8 @@ class ShipLog:
                 raise JournalCorrupt(f"{self.path}: line {number + 1} is damaged or belongs to another origin")
             self._apply(value, number)
             whole += len(line) + 1
-        if whole < len(raw):
-            durable.cut(self.path, whole, self._calls)
+        if raw:
+            self._write(durable.replace_file, raw[:whole])
         self._size = whole
 
     def _apply(self, value: dict[str, Any], number: int) -> None:

@@ -1,5 +1,6 @@
 """Shipping: exactly once, whatever fails between the journal and ClickHouse."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from storage.batch import Batch
 from storage.clickhouse import Database, Profile
 from storage.durable import Syscalls
 from storage.entries import leaf_hash
-from storage.errors import JournalCorrupt, StorageUnavailable, Unverifiable
+from storage.errors import JournalCorrupt, JournalStopped, StorageUnavailable, Unverifiable
 from storage.freight import Packer
 from storage.migrate import migrate
 from storage.readback import missing
@@ -58,6 +59,27 @@ class Crashing(Syscalls):
 
     def truncate(self, fd: int, size: int) -> None:
         self.step(super().truncate, fd, size)
+
+
+class Full(Syscalls):
+    """Once told to, takes 20 bytes of the next line and then has no room; or fails to sync what it took."""
+
+    failing: str | None = None
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        if self.failing == "write":
+            self.failing = "rest of it"
+            return super().write(fd, data[:20])
+        if self.failing == "rest of it":
+            self.failing = None
+            raise OSError(errno.ENOSPC, "no room")
+        return super().write(fd, data)
+
+    def datasync(self, fd: int) -> None:
+        if self.failing == "sync":
+            self.failing = None
+            raise OSError(errno.EIO, "not synced")
+        super().datasync(fd)
 
 
 class Fast(Syscalls):
@@ -380,6 +402,37 @@ def test_a_torn_last_line_of_the_log_is_cut_at_every_byte(tmp_path: Path) -> Non
         assert log.path.read_bytes() == whole[:before]
     log.path.write_bytes(whole)
     assert ShipLog(tmp_path, "a/b/1", Fast()).pending == seal(2)
+
+
+@pytest.mark.parametrize("failing", ["write", "sync"])
+def test_after_a_failed_write_or_sync_the_log_takes_nothing_until_it_is_opened_again(
+    tmp_path: Path, failing: str
+) -> None:
+    calls = Full()
+    log = ShipLog(tmp_path, "a/b/1", calls)
+    log.seal(seal(1))
+    log.shipped()
+    whole = log.path.read_bytes()
+    calls.failing = failing
+    with pytest.raises(OSError):
+        log.seal(seal(2))
+    left = log.path.read_bytes()
+    assert left[: len(whole)] == whole
+    assert len(left) > len(whole)
+    for _ in range(2):
+        with pytest.raises(JournalStopped):
+            log.seal(seal(2))
+    assert (log.path.read_bytes(), log.pending) == (left, None)
+    number = log.path.stat().st_ino
+    again = ShipLog(tmp_path, "a/b/1", calls)
+    assert (
+        again.path.stat().st_ino != number
+    )  # not the file of which the page cache may tell another tale than the disk
+    assert (again.number, again.pending) == (1, None if failing == "write" else seal(2))
+    if again.pending is None:
+        again.seal(seal(2))
+    again.shipped()
+    assert ShipLog(tmp_path, "a/b/1").number == 2
 
 
 @pytest.mark.parametrize("at", [3, 60, 200])
