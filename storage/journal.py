@@ -269,14 +269,16 @@ class Journal:
         try:
             self._space.start()
             self._writer.open(self._own.items(start.recovered, start.quarantined))
-        except BaseException:
+            self._watermark.set_state(RUNNING)
+            recovery.mark_recorded(start.recovered.cuts, self._calls)
+            if start.quarantined is not None:
+                quarantine.recorded(self._directory, self._calls)
+        except BaseException as error:
+            if not isinstance(error, JournalFull):  # which leaves nothing in doubt
+                self._watermark.fail()
             self._space.close()
             self._watermark.close()
             raise
-        self._watermark.set_state(RUNNING)
-        recovery.mark_recorded(start.recovered.cuts, self._calls)
-        if start.quarantined is not None:
-            quarantine.recorded(self._directory, self._calls)
         self._writer.start()
 
     def _release(self) -> None:

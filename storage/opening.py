@@ -30,7 +30,8 @@ class Opening:
         if quarantined is not None:
             made.append(self._own("incident", {"what": "journal_corrupt", "quarantined": quarantined}))
         for cut in recovered.cuts:
-            item = self._own("recovery", {"segment": cut.segment, "offset": cut.offset, "cut_bytes": cut.size_bytes})
+            fields = {"segment": cut.segment, "offset": cut.offset, "cut_bytes": cut.size_bytes}
+            item = self._own("recovery", {**fields, "watermark": "found" if cut.is_marked else "missing"})
             payload = recovery_payload(segment=cut.segment, offset=cut.offset, cut_bytes=cut.size_bytes)
             item.notes = ((frames.RECOVERY, payload),)
             made.append(item)

@@ -103,7 +103,7 @@ class SegmentTail:
             reader = self._reader
             assert reader is not None
             first_seq = reader.header.first_seq
-            limit = end.offset if first_seq == end.segment else os.fstat(self._fd).st_size
+            limit = end.offset if first_seq == end.segment else self._size(first_seq)
             yield from self._segment(reader, limit)
             self._check_whole(reader, first_seq, limit, end)
             if first_seq >= end.segment:
@@ -135,6 +135,13 @@ class SegmentTail:
         except FrameDamaged as damage:
             name = self._directory / segment_name(reader.header.first_seq)
             raise JournalCorrupt(f"{name}: {damage.message}") from damage
+
+    def _size(self, first_seq: int) -> int:
+        """Where a closed segment ends now: recovery may have put a shorter copy in the place of the open file."""
+        try:
+            return (self._directory / segment_name(first_seq)).stat().st_size
+        except FileNotFoundError:  # deleted meanwhile: what is open is all there is
+            return os.fstat(self._fd).st_size
 
     def _check_whole(self, reader: BatchReader, first_seq: int, limit: int, end: Position) -> None:
         """What was durable must have been readable to its end."""

@@ -20,10 +20,12 @@ from storage.frames import find_frames, salt_crc
 from storage.ids import b64
 from storage.merkle import Frontier
 from storage.segment import HEADER_BYTES, Commit, Counters, SegmentHeader, segment_name
-from storage.watermark import FAILED, RECOVERING, Mark
+from storage.space import NAME as AHEAD
+from storage.watermark import Mark
 
 Scope = tuple[str, str | None]
 TORN = "torn"  # directory of what was cut off
+_UNMARKED = "unmarked"  # in the name of what was cut off while no watermark told what had been durable
 _PIECE_BYTES = 1024 * 1024
 
 
@@ -44,6 +46,7 @@ class Cut:
     offset: int
     size_bytes: int
     path: Path
+    is_marked: bool  # False: no watermark told whether these bytes had been durable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,22 +164,28 @@ def recover(directory: Path, boot_id: bytes, calls: durable.Syscalls) -> tuple[i
         raise JournalCorrupt(f"the watermark names segment {mark.slot.segment}, which is missing")
     while segments:
         last = segments.pop()
-        raw = (directory / segment_name(last)).read_bytes()
+        path = directory / segment_name(last)
+        raw = path.read_bytes()
         durable_end = mark.slot.end if mark is not None and mark.slot.segment == last else 0
         # after a failed sync the page cache may show what is on no disk: believe nothing behind the watermark
-        believed = raw[:durable_end] if durable_end and mark is not None and mark.state == FAILED else raw
+        believed = raw[: durable_end or HEADER_BYTES] if mark is not None and mark.is_failed else raw
         scan = Scan()
         reader = scan_segment(believed, scan)
         if judge_tail(believed, reader.end, durable_end) or raw[len(believed) :].strip(b"\0"):
-            _set_aside(directory, last, reader.end, raw[reader.end :].rstrip(b"\0"), calls)
-        if scan.last is None:  # the writer died before its first batch: nothing of this segment was ever durable
-            durable.remove(directory / segment_name(last), calls)
+            torn = raw[reader.end :].rstrip(b"\0")
+            _set_aside(directory, last, reader.end, torn, calls, is_marked=mark is not None)
+        if scan.last is None:  # the writer ended before its first batch: nothing of this segment was ever durable
+            durable.remove(path, calls)
             continue
-        if len(believed) < len(raw):
-            durable.replace_file(directory / segment_name(last), raw[: reader.end], calls)
-        elif reader.end < len(raw):
-            durable.cut(directory / segment_name(last), reader.end, calls)
-        return _summed_up(directory, mark, boot_id=boot_id, scan=_with_older(directory, last, raw, scan), reader=reader)
+        if len(believed) < len(raw) or reader.end > durable_end:
+            # nobody knows if these pages reached the disk, and a sync of the old file, if it failed once, would not
+            # say so twice: they are written anew
+            durable.remove(directory / AHEAD, calls)  # its space is enough for the copy
+            durable.replace_file(path, raw[: reader.end], calls)
+        else:
+            durable.cut(path, reader.end, calls)
+        whole = _with_older(directory, last, believed, scan)
+        return _summed_up(directory, mark, boot_id=boot_id, scan=whole, reader=reader)
     return None
 
 
@@ -195,7 +204,7 @@ def _summed_up(
         # a power cut leaves older pages in the watermark than in the journal; a killed writer at most one batch
         is_fresh=seen is not None
         and seen.boot_id == boot_id
-        and seen.state != RECOVERING
+        and not seen.is_recovering
         and scan.batches_behind(seen, last) <= 1,
     )
     return epoch, Recovered(
@@ -210,15 +219,18 @@ def _summed_up(
     )
 
 
-def _with_older(directory: Path, last: int, raw: bytes, scan: Scan) -> Scan:
-    """The scan with all segments in which a decision was begun that was open when the last segment began."""
+def _with_older(directory: Path, last: int, believed: bytes, scan: Scan) -> Scan:
+    """The scan with all segments in which a decision was begun that was open when the last segment began.
+
+    ``believed`` are the bytes of the last segment that ``scan`` was fed.
+    """
     if scan.open_from is None or scan.open_from >= last:
         return scan
     whole = Scan()
     for first_seq in segments_of(directory):
         if scan.open_from <= first_seq < last:
             scan_segment((directory / segment_name(first_seq)).read_bytes(), whole, is_last=False)
-    scan_segment(raw, whole)
+    scan_segment(believed, whole)
     return whole
 
 
@@ -238,17 +250,21 @@ def count_calls(
     return counters, counters.open - begun, is_fresh or is_closed
 
 
-def _set_aside(directory: Path, segment: int, offset: int, torn: bytes, calls: durable.Syscalls) -> None:
+def _set_aside(
+    directory: Path, segment: int, offset: int, torn: bytes, calls: durable.Syscalls, *, is_marked: bool
+) -> None:
     durable.make_directory(directory / TORN, calls)
-    durable.replace_file(directory / TORN / f"{segment:020d}-{offset:010d}.bin", torn, calls)
+    stem = f"{segment:020d}-{offset:010d}" + ("" if is_marked else f"-{_UNMARKED}")
+    durable.replace_file(directory / TORN / f"{stem}.bin", torn, calls)
 
 
 def cuts_of(directory: Path) -> list[Cut]:
     """The torn tails that no recovery entry names yet."""
     cuts = []
     for path in sorted((directory / TORN).glob("*.bin")):
-        segment, _, offset = path.stem.partition("-")
-        cuts.append(Cut(segment=int(segment), offset=int(offset), size_bytes=path.stat().st_size, path=path))
+        segment, offset, *rest = path.stem.split("-")
+        size_bytes = path.stat().st_size
+        cuts.append(Cut(segment=int(segment), offset=int(offset), size_bytes=size_bytes, path=path, is_marked=not rest))
     return cuts
 
 

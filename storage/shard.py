@@ -55,7 +55,8 @@ def start(directory: Path, boot_id: bytes, calls: durable.Syscalls) -> Start:
         note = quarantine.begin(directory, damage, calls)
         found = None
     if found is None:
-        return Start(epoch=quarantine.next_epoch(directory), recovered=Recovered(), quarantined=note)
+        cuts = recovery.cuts_of(directory)  # a first batch that tore leaves nothing else
+        return Start(epoch=quarantine.next_epoch(directory), recovered=Recovered(cuts=cuts), quarantined=note)
     epoch, recovered = found
     if note is not None and epoch > note["epoch"] and recovered.frontier.size:
         quarantine.recorded(directory, calls)  # the entry became durable, the note was not yet removed

@@ -25,6 +25,7 @@ VERSION = 1
 RUNNING, CLOSED = 1, 2
 FAILED = 3  # a write or fsync failed: what the page cache shows may be on no disk
 RECOVERING = 4  # the gap entry that says "count unknown" is not yet durable
+FAILED_RECOVERING = 5  # both
 
 _HEAD = Struct("<8sHHI16s16sQ")  # magic, version, zero, crc32c of origin.., incarnation, boot id, epoch
 _STATE_AT, _ACCEPTED_AT, _REFUSED_AT = 64, 72, 80
@@ -57,6 +58,16 @@ class Mark:
     slot: Slot
     accepted: int
     refused: int
+
+    @property
+    def is_failed(self) -> bool:
+        """True where only what the slot names is durable for certain."""
+        return self.state in (FAILED, FAILED_RECOVERING)
+
+    @property
+    def is_recovering(self) -> bool:
+        """True where the number of admitted calls is a lower bound, and no entry says so yet."""
+        return self.state in (RECOVERING, FAILED_RECOVERING)
 
     @property
     def counters(self) -> Counters:
@@ -120,8 +131,13 @@ class Watermark:
         self.slot = slot
 
     def set_state(self, state: int) -> None:
-        """RUNNING, CLOSED or FAILED, stored in one move."""
+        """RUNNING or CLOSED, stored in one move."""
         self._words[_STATE_AT // 8] = state
+
+    def fail(self) -> None:
+        """A write or sync failed: nothing behind the valid slot is to be believed."""
+        is_recovering = self._words[_STATE_AT // 8] in (RECOVERING, FAILED_RECOVERING)
+        self.set_state(FAILED_RECOVERING if is_recovering else FAILED)
 
     def close(self) -> None:
         """Write the pages back (msync) and unmap; the file stays, and so do the last numbers for who still asks.

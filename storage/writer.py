@@ -29,7 +29,7 @@ from storage.items import Heartbeat, Item, JournalLimits, PartKey
 from storage.merkle import Frontier
 from storage.segment import COMMIT_BYTES, Counters
 from storage.segmentfile import SegmentFile
-from storage.watermark import CLOSED, FAILED, Watermark
+from storage.watermark import CLOSED, Watermark
 
 __all__ = ["Heartbeat", "Item", "JournalLimits", "PartKey", "Writer", "WriterState"]
 
@@ -130,7 +130,7 @@ class Writer:
             try:
                 done = work()
             except Exception as error:  # noqa: BLE001 - whatever breaks the writer, those who wait must hear of it
-                self._watermark.set_state(FAILED)
+                self._watermark.fail()
                 self._on_loop(partial(self._break, error))
                 return
             self._on_loop(done)
@@ -238,7 +238,7 @@ class Writer:
                     self._busy = True
                     self._jobs.put(work)
         except Exception as error:  # noqa: BLE001 - whatever breaks the writer, those who wait must hear of it
-            self._watermark.set_state(FAILED)
+            self._watermark.fail()
             self._jobs.put(None)
             self._break(error)
 

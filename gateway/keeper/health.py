@@ -14,7 +14,6 @@ from gateway.keeper.parts import Parts
 from gateway.keeper.tail import Shelf
 from storage.errors import StorageError
 from storage.migrate import migrations
-from storage.watermark import FAILED
 
 State = Literal["ok", "warn", "fail"]
 DISK_WARN_SHARE, DISK_FAIL_SHARE = 0.70, 0.95
@@ -82,7 +81,7 @@ def _shard(parts: Parts, shelf: Shelf) -> Iterator[Check]:
     if shelf.damage is not None:
         yield Check(name, "fail", f"damaged: {shelf.damage.message}")
         return
-    if shelf.mark.state == FAILED:
+    if shelf.mark.is_failed:
         yield Check(name, "fail", "its disk refused a write; the worker must be restarted")
     counters = shelf.mark.counters
     line = parts.shipping.lines.get(shelf.origin)

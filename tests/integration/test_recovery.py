@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from storage import quarantine, recovery, watermark
+from storage.entries import Draft
 from storage.errors import JournalCorrupt, JournalStopped, StorageError
 from storage.journal import Appended, Journal
 from storage.keys import JournalKeys
@@ -21,6 +22,7 @@ from tests.support.journals import (
     QUICK,
     Failing,
     Snapshot,
+    Synced,
     call,
     check_whole,
     crash_copy,
@@ -350,6 +352,147 @@ async def test_after_a_failed_sync_the_valid_prefix_is_copied_and_what_was_not_a
     kinds = [entry["kind"] for entry in check_whole(directory, acknowledged)]
     assert kinds == ["heartbeat", "decision", "heartbeat", "recovery", "gap", "decision", "heartbeat"]
     assert [path.suffix for path in (directory / "torn").iterdir()] == [".recorded"]
+
+
+async def _failed_sync(journal: Journal, disk: Failing, entry: Draft, *, closes: bool = True) -> None:
+    """The shard stops: the sync of the batch with this entry fails, and its bytes are in the page cache."""
+    disk.fails = lambda *_: errno.EIO
+    with pytest.raises(JournalStopped):
+        await journal.append(entry, closes=closes)
+    await journal.close()
+
+
+async def test_a_closing_entry_whose_sync_failed_leaves_its_begun_decision_to_be_closed_at_the_next_start(
+    directory: Path, keys: JournalKeys
+) -> None:
+    disk = Failing("datasync", lambda *_: None)
+    journal = await open_journal(directory, keys, syscalls=disk)
+    begun = await _begun(journal)
+    acknowledged = []
+    while len(recovery.segments_of(directory)) == 1:
+        acknowledged.append(await call(journal, 20_000))
+    await _failed_sync(journal, disk, draft(decision=begun["decision"]))
+    again = await open_journal(directory, keys)
+    closed = len(acknowledged) + 1
+    assert again.counters.as_json() == {
+        "accepted": closed,
+        "closed": closed,
+        "open": 0,
+        "lost": 0,
+        "shed": 0,
+        "refused": 0,
+    }
+    await again.close()
+    entries = check_whole(directory, acknowledged)
+    [closing] = [entry for entry in entries if entry["kind"] == "decision" and entry["decision"] == begun["decision"]]
+    assert closing["stream"]["state"] == "gateway_lost"
+    of_the_scope = [entry["scope_seq"] for entry in entries if (entry["tenant"], entry["route"]) == ("acme", "credit")]
+    assert of_the_scope == list(range(len(of_the_scope)))
+
+
+async def test_a_segment_whose_first_sync_failed_is_set_aside_whole(directory: Path, keys: JournalKeys) -> None:
+    disk = Failing("datasync", lambda *_: None)
+    journal = await open_journal(directory, keys, syscalls=disk)
+    acknowledged = []
+    disk.fails = lambda *_: errno.EIO if len(recovery.segments_of(directory)) > 1 else None
+    with contextlib.suppress(JournalStopped):
+        while True:
+            acknowledged.append(await call(journal, 20_000))
+    await journal.close()
+    mark = watermark.read(directory / watermark.NAME)
+    assert mark is not None
+    assert (mark.state, mark.slot.segment) == (watermark.FAILED, 0)
+    found = _recovered(directory)
+    assert found.frontier.size == mark.slot.next_seq
+    assert (found.counters.closed, found.lost_calls) == (len(acknowledged), 1)
+    [cut] = found.cuts
+    assert (cut.segment, cut.offset) == (mark.slot.next_seq, HEADER_BYTES)
+    assert recovery.segments_of(directory) == [0]
+    await (await open_journal(directory, keys)).close()
+    check_whole(directory, acknowledged)
+
+
+async def test_a_first_batch_whose_sync_failed_is_recorded_by_the_start_that_begins_the_epoch_anew(
+    directory: Path, keys: JournalKeys
+) -> None:
+    with pytest.raises(OSError, match="EIO"):
+        await open_journal(directory, keys, syscalls=Failing("datasync", lambda *_: errno.EIO))
+    await (await open_journal(directory, keys)).close()
+    assert [entry["kind"] for entry in check_whole(directory, [])] == ["heartbeat", "recovery", "heartbeat"]
+
+
+@pytest.mark.parametrize("is_count_known", [True, False])
+async def test_a_failed_sync_of_the_opening_batch_leaves_a_shard_that_believes_only_its_watermark(
+    directory: Path, keys: JournalKeys, tmp_path: Path, is_count_known: bool
+) -> None:
+    journal = await open_journal(directory, keys)
+    acknowledged = [await call(journal)]
+    left = crash_copy(directory, tmp_path / "left")
+    await journal.close()
+    boot_id = BOOT if is_count_known else bytes(16)
+    failing = Failing("datasync", lambda *_: errno.EIO)
+    with pytest.raises(OSError, match="EIO"):
+        await open_journal(left, keys, syscalls=failing, boot_id=boot_id)
+    mark = watermark.read(left / watermark.NAME)
+    assert mark is not None
+    assert (mark.is_failed, mark.is_recovering) == (True, not is_count_known)
+    assert _recovered(left).frontier.size == mark.slot.next_seq
+    await (await open_journal(left, keys, boot_id=boot_id)).close()
+    entries = check_whole(left, acknowledged)
+    unknown = [entry for entry in entries if entry["kind"] == "gap" and entry["count"] == "unknown"]
+    assert len(unknown) == (0 if is_count_known else 1)
+
+
+@pytest.mark.parametrize("name", ["fsync", "pwrite", "write", "rename", "truncate"])
+async def test_no_failure_while_recovering_makes_a_batch_above_the_watermark_count_as_durable(
+    image: Image, tmp_path: Path, name: str
+) -> None:
+    """The killed writer had written its last batch and not yet synced it: it is on the disk once recovery returns."""
+    for number in range(1, 20):
+        directory = image.write(tmp_path / "left", image.raw, image.marks[-2])
+
+        def fails(count: int, *_: object, number: int = number) -> int | None:
+            return errno.EIO if count == number else None
+
+        failing = Failing(name, fails)
+        with contextlib.suppress(OSError):
+            recovery.recover(directory, BOOT, failing)
+        synced = Synced(directory / SEGMENT)
+        found = recovery.recover(directory, BOOT, synced)
+        assert found is not None
+        assert found[1].frontier.size == image.batches[-1].commit.size
+        assert synced.is_durable, "the second recovery asked the disk itself, in a file that no sync had failed on"
+        if failing.count < number:
+            return
+    pytest.fail("recovery never came to its end")
+
+
+async def test_a_reader_that_stood_in_a_replaced_segment_never_sees_what_was_taken_back(
+    directory: Path, keys: JournalKeys
+) -> None:
+    disk = Failing("datasync", lambda *_: None)
+    journal = await open_journal(directory, keys, syscalls=disk)
+    acknowledged = [await call(journal)]
+    tail = SegmentTail(directory)
+    seen = list(tail.batches())
+    await _failed_sync(journal, disk, draft())
+    await (await open_journal(directory, keys)).close()
+    seen += tail.batches()
+    tail.close()
+    assert [batch.commit.root for batch in seen] == [batch.commit.root for batch in read_all(directory)]
+    check_whole(directory, acknowledged)
+
+
+@pytest.mark.parametrize("has_watermark", [True, False])
+async def test_a_recovery_entry_says_where_no_watermark_told_what_had_been_durable(
+    image: Image, tmp_path: Path, keys: JournalKeys, has_watermark: bool
+) -> None:
+    mark = image.marks[-2] if has_watermark else None
+    directory = image.write(tmp_path / "torn", image.raw[: image.batches[-1].end - 30], mark)
+    _recovered(directory)  # whoever recovers first may not come to write it down
+    await (await open_journal(directory, keys)).close()
+    [entry] = [entry for entry in check_whole(directory, []) if entry["kind"] == "recovery"]
+    assert entry["watermark"] == ("found" if has_watermark else "missing")
 
 
 async def test_a_cut_is_recorded_once_as_entry_and_as_frame(image: Image, tmp_path: Path, keys: JournalKeys) -> None:

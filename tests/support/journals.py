@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import shutil
 import threading
 import time
@@ -37,8 +38,6 @@ async def open_journal(directory: Path, keys: JournalKeys, **options: Any) -> Jo
 
 def new_id() -> str:
     """A UUIDv7 of now."""
-    import os
-
     return uuid7(time.time_ns(), os.urandom(8))
 
 
@@ -94,16 +93,36 @@ class Failing(Syscalls):
 
     def __init__(self, name: str, fails: Callable[..., int | None]) -> None:
         self.count = 0
+        self.fails = fails
         real = getattr(Syscalls, name)
 
         def failing(*arguments: Any) -> Any:
             self.count += 1
-            code = fails(self.count, *arguments)
+            code = self.fails(self.count, *arguments)
             if code is not None:
                 raise OSError(code, errno.errorcode[code])
             return real(self, *arguments)
 
         setattr(self, name, failing)
+
+
+class Synced(Syscalls):
+    """The kernel; notes whether the file that stands at ``path`` in the end is a new one that was synced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._before = path, path.stat().st_ino
+        self._synced: set[int] = set()
+
+    def fsync(self, fd: int) -> None:
+        """Sync, and note which file it was."""
+        super().fsync(fd)
+        self._synced.add(os.fstat(fd).st_ino)
+
+    @property
+    def is_durable(self) -> bool:
+        """True if it is."""
+        now = self._path.stat().st_ino
+        return now != self._before and now in self._synced
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
