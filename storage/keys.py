@@ -4,8 +4,8 @@
 ``log`` Ed25519: signs checkpoints.                           ``control`` Ed25519: signs control.json.
 ``peppers.json``: the secrets behind pseudonyms, dated, the newest last.
 
-A gateway worker reads the master's public half, the host key and the peppers; private halves are read from disk only
-when they are asked for.
+Like ssh, nothing here reads a secret that its group or others may read too. A gateway worker reads the master's
+public half, the host key and the peppers; private halves are read from disk only when they are asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import hmac
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -65,7 +66,8 @@ class Keyring:
     def open(cls, data: Path, *, create: bool = False, today: dt.date | None = None) -> Keyring:
         """The keyring of ``data``; with ``create`` whatever is missing is made first, durably, never overwritten.
 
-        Raises StorageError (``keys_missing``) where a key is missing and may not be made.
+        Raises StorageError: ``keys_missing`` where a key is missing and may not be made, ``keys_exposed`` where a
+        secret is open to others than its owner; keys that are read later raise the same.
         """
         directory = data / "keys"
         if create:
@@ -96,7 +98,7 @@ class Keyring:
     @cached_property
     def master(self) -> X25519PrivateKey:
         """Opens segment keys; the keeper's alone."""
-        key = load_pem_private_key(_read(self._directory / "master.key"), password=None)
+        key = load_pem_private_key(_read_secret(self._directory / "master.key"), password=None)
         if not isinstance(key, X25519PrivateKey):
             raise _not_a_key("master.key", "X25519")
         return key
@@ -135,7 +137,7 @@ class Keyring:
         return [_pseudonym(pepper, tenant, kind, value) for pepper in reversed(self._peppers)]
 
     def _signing_key(self, name: str) -> Ed25519PrivateKey:
-        key = load_pem_private_key(_read(self._directory / f"{name}.key"), password=None)
+        key = load_pem_private_key(_read_secret(self._directory / f"{name}.key"), password=None)
         if not isinstance(key, Ed25519PrivateKey):
             raise _not_a_key(f"{name}.key", "Ed25519")
         return key
@@ -169,22 +171,34 @@ def _create_pair(
         pem = generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         durable.create_file(private, pem)
     if not public.exists():  # after a crash between the two, or by a process that starts at the same time
-        key = load_pem_private_key(_read(private), password=None)
+        key = load_pem_private_key(_read_secret(private), password=None)
         pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         durable.create_file(public, pem)
 
 
 def _read_peppers(path: Path) -> list[tuple[str, bytes]]:
-    value = orjson.loads(_read(path))
+    value = orjson.loads(_read_secret(path))
     peppers = [(str(pepper["id"]), unb64(pepper["secret"])) for pepper in value["peppers"]]
     if value["v"] != 1 or not peppers:
         raise StorageError(f"{path} is of an unknown version or empty", code="keys_invalid")
     return peppers
 
 
-def _read(path: Path) -> bytes:
+def _read_secret(path: Path) -> bytes:
+    return _read(path, is_secret=True)
+
+
+def _read(path: Path, *, is_secret: bool = False) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if is_secret and mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise StorageError(
+                    f"{path} is open to others than its owner (mode {mode:04o})",
+                    code="keys_exposed",
+                    advice=f"Run `chmod 600 {path}`; if others may have read it, replace the key.",
+                )
+            return file.read()
     except FileNotFoundError as error:
         raise StorageError(
             f"{path} is missing",

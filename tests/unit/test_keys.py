@@ -45,6 +45,32 @@ def test_a_missing_key_says_how_to_make_it(tmp_path: Path) -> None:
     assert "answerable serve" in missing.value.advice
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o622, 0o644])
+@pytest.mark.parametrize("name", ["master.key", "host.key", "log.key", "control.key", "peppers.json"])
+def test_a_secret_that_others_may_read_is_refused(tmp_path: Path, name: str, mode: int) -> None:
+    Keyring.open(tmp_path, create=True)
+    path = tmp_path / "keys" / name
+    path.chmod(mode)
+    with pytest.raises(StorageError, match=f"mode {mode:04o}") as exposed:
+        _all_secrets(tmp_path)
+    assert exposed.value.code == "keys_exposed"
+    assert f"chmod 600 {path}" in exposed.value.advice
+    path.chmod(0o400)
+    _all_secrets(tmp_path)
+
+
+def _all_secrets(data: Path) -> None:
+    keyring = Keyring.open(data)
+    _ = (keyring.master, keyring.host, keyring.log, keyring.control)
+
+
+def test_public_halves_may_be_read_by_anybody(tmp_path: Path) -> None:
+    Keyring.open(tmp_path, create=True)
+    for path in (tmp_path / "keys").glob("*.pub"):
+        path.chmod(0o644)
+    assert len(Keyring.open(tmp_path).master_public) == 32
+
+
 def test_a_gateway_worker_needs_no_private_key_but_the_hosts(tmp_path: Path) -> None:
     Keyring.open(tmp_path, create=True)
     for name in ("master.key", "log.key", "control.key"):
