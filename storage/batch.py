@@ -48,7 +48,7 @@ class Committed:
         self.origin = origin
         self.commit = commit
         self.tree = tree
-        self.spelled: tuple[list[list[str]], str, str] | None = None
+        self.spelled: tuple[list[list[bytes]], bytes, bytes] | None = None
 
 
 class BatchWriter:

@@ -93,10 +93,10 @@ def b64(raw: bytes) -> str:
     return binascii.b2a_base64(raw, newline=False).rstrip(b"=").translate(_URLSAFE).decode()
 
 
-def b64_hashes(hashes: Sequence[bytes]) -> list[str]:
-    """:func:`b64` of many values of 32 bytes at once."""
+def b64_hashes(hashes: Sequence[bytes]) -> list[bytes]:
+    """:func:`b64` of many values of 32 bytes at once, in ASCII."""
     # a zero byte behind each fills its last group of four characters, of which the first three are those of 32 bytes
-    spelled = binascii.b2a_base64(b"\0".join(hashes) + b"\0", newline=False).translate(_URLSAFE).decode()
+    spelled = binascii.b2a_base64(b"\0".join(hashes) + b"\0", newline=False).translate(_URLSAFE)
     return [spelled[at : at + 43] for at in range(0, 44 * len(hashes), 44)]
 
 
@@ -117,6 +117,11 @@ def _ticks(now_ns: int) -> int:
 
 
 def _dashed(ticks: int, random: bytes) -> str:
-    low = (int.from_bytes(random[:_RANDOM_BYTES], "big") & 0x3FFF_FFFF_FFFF_FFFF) | 0x8000_0000_0000_0000
-    text = "%012x7%03x%016x" % (ticks >> 12, ticks & 0xFFF, low)  # noqa: UP031 - twice as fast as an f-string here
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    low = int.from_bytes(random[:_RANDOM_BYTES], "big")
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - one formatting, and twice as fast as an f-string here
+        ticks >> 28,
+        (ticks >> 12) & 0xFFFF,
+        ticks & 0xFFF,
+        (low >> 48) & 0x3FFF | 0x8000,
+        low & 0xFFFF_FFFF_FFFF,
+    )

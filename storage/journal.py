@@ -15,7 +15,7 @@ from pathlib import Path
 
 from storage import durable, quarantine, receipts, recovery, shard, watermark
 from storage.batch import Committed
-from storage.entries import Draft, document
+from storage.entries import Draft, Line, document
 from storage.errors import EntryTooLarge, JournalFull, JournalStopped, StorageError
 from storage.frames import PAYLOAD_BYTES_MAX
 from storage.ids import Ids, RandomPool
@@ -52,6 +52,11 @@ class Appended:
     def receipt(self) -> str:
         """What the caller is handed (README.md, "Receipts"); made when it is asked for."""
         return receipts.write(self.batch, self.seq)
+
+    @property
+    def receipt_bytes(self) -> bytes:
+        """The same as it goes onto the wire."""
+        return receipts.spell(self.batch, self.seq)
 
 
 class Journal:
@@ -169,7 +174,8 @@ class Journal:
             raise JournalFull(f"{self._pending_bytes} bytes wait for the disk; {tenant} {route} is refused")
         room = self._room_bytes()
         mark = self._watermark
-        open_calls = mark.accepted - mark.slot.closed - mark.slot.lost
+        slot = mark.slot
+        open_calls = mark.accepted - slot.closed - slot.lost
         needed = (open_calls + 1) * self._limits.call_bytes_reserved + bytes_expected
         if room < needed or self._share(room) >= _REFUSE_SHARE:
             self._watermark.refuse()
@@ -221,7 +227,12 @@ class Journal:
         return PartKey(key_id, Sealer(self._random.take(DEK_BYTES), key_id, self.origin))
 
     def append(
-        self, draft: Draft, *, parts: Sequence[StoredPart] = (), key: PartKey | None = None, closes: bool = False
+        self,
+        draft: Draft | Line,
+        *,
+        parts: Sequence[StoredPart] = (),
+        key: PartKey | None = None,
+        closes: bool = False,
     ) -> asyncio.Future[Appended]:
         """Append an entry with its parts, all in one batch; the future is done once it is durable.
 
@@ -230,7 +241,7 @@ class Journal:
         the entry on its way. Raises ValueError or TypeError for a draft that is no entry.
         """
         future: asyncio.Future[Appended] = self._loop.create_future()
-        made = document(draft, self.origin)
+        made = draft if isinstance(draft, Line) else document(draft, self.origin)
         self._put(Item(made, draft.ts_ns, parts=parts, key=key, closes=closes, waiter=future))
         return future
 

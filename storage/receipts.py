@@ -56,23 +56,29 @@ class Receipt:
 
 
 def write(batch: Committed, seq: int) -> str:
-    """The receipt of one entry of a batch. What the receipts of a batch share is spelled once."""
-    levels, before, after = batch.spelled or _spell(batch)
+    """The receipt of one entry of a batch."""
+    return spell(batch, seq).decode()
+
+
+def spell(batch: Committed, seq: int) -> bytes:
+    """The same as it goes onto the wire. What the receipts of a batch share is spelled once."""
+    levels, before, after = batch.spelled or _shared(batch)
     index = seq - batch.commit.first
+    leaf = levels[0][index]
     path = []
-    spelled_leaf = levels[0][index]
     for level in levels[:-1]:
         if index ^ 1 < len(level):
             path.append(level[index ^ 1])
         index >>= 1
-    return f"{before}{seq} {spelled_leaf} {batch.commit.first} {batch.commit.count} {','.join(path) or '-'}{after}"
+    return before % (seq, leaf) + (b",".join(path) or b"-") + after
 
 
-def _spell(batch: Committed) -> tuple[list[list[str]], str, str]:
+def _shared(batch: Committed) -> tuple[list[list[bytes]], bytes, bytes]:
     commit = batch.commit
     levels = [b64_hashes(level) for level in batch.tree.levels]
+    before = f"{VERSION} {batch.origin} ".replace("%", "%%") + f"%d %b {commit.first} {commit.count} "
     after = f" {commit.size} {b64(commit.root)} {b64(commit.key_id)} {b64(commit.signature)}"
-    batch.spelled = (levels, f"{VERSION} {batch.origin} ", after)
+    batch.spelled = (levels, before.encode(), after.encode())
     return batch.spelled
 
 

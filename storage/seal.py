@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 from collections import deque
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
 
 import zstandard
@@ -30,6 +31,7 @@ PLAIN_BYTES_MAX = 256 * 1024 * 1024  # what one chunk may grow to: stops a decom
 _ZSTD_LEVEL = 1  # on 2 KB of JSON as small as level 3, and faster
 _DEK_LABEL = b"answerable/dek/v1"
 _PLAIN_LABEL = b"answerable/plain/v1"
+_HALF_BLOCK = bytes(32)  # a key of 32 bytes is padded to a block of SHA-256 with zeros (RFC 2104)
 _INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
 _idle: deque[zstandard.ZstdCompressor] = deque()  # a compressor serves one thread at a time; making one costs 20 µs
@@ -38,14 +40,22 @@ _idle: deque[zstandard.ZstdCompressor] = deque()  # a compressor serves one thre
 class Sealer:
     """Seals the parts of one entry under one fresh key; for one thread. The caller gives 32 random bytes."""
 
-    __slots__ = ("_aead", "dek", "dek_commit", "key_id", "origin")
+    __slots__ = ("_encrypt", "_inner", "_outer", "dek", "dek_commit", "key_id", "origin")
 
     def __init__(self, dek: bytes, key_id: str, origin: str) -> None:
         self.dek = dek
         self.key_id = key_id
         self.origin = origin
-        self.dek_commit = _hmac(dek, _DEK_LABEL)
-        self._aead = AESGCM(dek)
+        padded = dek + _HALF_BLOCK
+        self._inner, self._outer = padded.translate(_INNER_PAD), padded.translate(_OUTER_PAD)
+        self.dek_commit = self._hmac(_DEK_LABEL)
+        self._encrypt = AESGCM(dek).encrypt
+
+    def _hmac(self, label: bytes, message: bytes = b"") -> bytes:
+        """As the function below; the key is prepared once, since each entry has three to make."""
+        inner = sha256(self._inner + label)
+        inner.update(message)
+        return sha256(self._outer + inner.digest()).digest()
 
     def seal(self, name: str, media: str, plaintext: bytes, index: int) -> tuple[Part, StoredPart]:
         """One whole part, compressed where that pays: what the entry says, and what goes beside it."""
@@ -54,7 +64,7 @@ class Sealer:
             smaller = _compressed(plaintext)
             if len(smaller) < len(plaintext):
                 encoding, packed = "zstd", smaller
-        stored = self._aead.encrypt(nonce(index, 0), packed, _aad(self.origin, self.key_id, name, media))
+        stored = self._encrypt(nonce(index, 0), packed, _aad(self.origin, self.key_id, name, media))
         part = Part(
             name=name,
             index=index,
@@ -64,7 +74,7 @@ class Sealer:
             sha256=sha256(stored).digest(),
             key=self.key_id,
             dek_commit=self.dek_commit,
-            plain_commit=plain_commit(self.dek, name, plaintext),
+            plain_commit=self._hmac(_plain_prefix(name), plaintext),
         )
         return part, StoredPart(self.key_id, index, 0, stored)
 
@@ -74,7 +84,7 @@ class Sealer:
 
     def encrypt_chunk(self, name: str, media: str, plaintext: bytes, index: int, chunk: int) -> bytes:
         """One chunk's stored bytes."""
-        return self._aead.encrypt(nonce(index, chunk), plaintext, _aad(self.origin, self.key_id, name, media))
+        return self._encrypt(nonce(index, chunk), plaintext, _aad(self.origin, self.key_id, name, media))
 
 
 class StreamPart:
@@ -145,7 +155,7 @@ def plain_commit(dek: bytes, name: str, plaintext: bytes) -> bytes:
 
 def nonce(index: int, chunk: int) -> bytes:
     """12 bytes, big-endian: u32 part index, u64 chunk; unique under a key that seals one entry's parts."""
-    return index.to_bytes(4, "big") + chunk.to_bytes(8, "big")
+    return ((index << 64) | chunk).to_bytes(12, "big")
 
 
 def wrap_dek(segment_key: bytes, counter: int, dek: bytes, aad: bytes) -> bytes:
@@ -202,6 +212,7 @@ def _aad(origin: str, key_id: str, name: str, media: str) -> bytes:
     return f"{origin}|{key_id}|{name}|{media}".encode()
 
 
+@lru_cache(maxsize=64)  # parts have few names
 def _plain_prefix(name: str) -> bytes:
     raw = name.encode()
     return _PLAIN_LABEL + len(raw).to_bytes(4, "little") + raw
@@ -217,7 +228,7 @@ def _hmac(key: bytes, *message: bytes) -> bytes:
     ``hmac.digest`` lets go of the interpreter's lock each time, which costs more than the hash where another thread
     (the journal's writer) waits for it.
     """
-    padded = key + bytes(32)
+    padded = key + _HALF_BLOCK
     inner = sha256(padded.translate(_INNER_PAD))
     for piece in message:
         inner.update(piece)

@@ -33,7 +33,7 @@ _COMMIT = Struct("<QQIIQQQQQQ32s32s8s64s")
 COMMIT_BYTES = frame_bytes(_COMMIT.size)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: two a call
 class StoredPart:
     """Sealed bytes as a PART frame carries them: chunk ``chunk`` of part ``index`` under key ``key_id``.
 

@@ -9,7 +9,6 @@ from config.errors import AnswerableError
 from gateway.proxy import headers as heads
 from gateway.proxy.call import Call
 from gateway.proxy.counts import Counts
-from gateway.proxy.errors import UpstreamFailed
 from gateway.proxy.exchange import Answered, State
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.recording import Recording, Unrecorded
@@ -21,6 +20,11 @@ _CLOSE = b"Connection: close\r\n"
 
 class Answer:
     """The answer to one admitted call."""
+
+    __slots__ = (
+        "_counts", "_keeps", "_models", "_now", "_received_at", "call", "ends_connection", "lane", "patience_until",
+        "recording", "request",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -57,16 +61,19 @@ class Answer:
 
     async def whole(self, call: Call) -> Reply:
         """Close the call with its complete answer, then give it to the caller in one piece."""
+        understood = self.lane.understood(call.status, call.headers)
         body = call.drain()
         state: State = "client_aborted" if self.request.gone else "complete"
-        recorded = await self.recording.close(self.answered(call, state, streamed=False), body, media=media_of(call))
+        answered = self.answered(call, state, streamed=False)
+        recorded = await self.recording.close(answered, body, media=understood.media)
         self._took()
         if call.bodiless:
             length = b"" if call.declared_bytes is None or call.status == 204 else length_line(call.declared_bytes)
         else:
             length = length_line(len(body))
         keep_alive = self.keep_alive
-        return Reply(self.head(call, recorded + length, keep_alive=keep_alive) + body, keep_alive=keep_alive)
+        closing = b"" if keep_alive else _CLOSE
+        return Reply(b"".join((understood.lines, recorded, length, closing, b"\r\n", body)), keep_alive=keep_alive)
 
     async def failed(self, error: AnswerableError) -> Reply:
         """Close the call with its failure and what had come, then tell the caller, to whom nothing was sent yet."""
@@ -89,12 +96,8 @@ class Answer:
         Raises:
             UpstreamFailed: a header of the upstream would smuggle another line in.
         """
-        lines = heads.passed(call.headers, heads.ANSWER_DROPPED, heads.OURS_IN_ANSWERS)
-        passed = b"".join(lines)
-        if not heads.is_clean(passed, len(lines)):
-            raise UpstreamFailed("the model's headers hold control characters", code="upstream_malformed", sent=True)
-        closing = b"" if keep_alive else _CLOSE
-        return b"%b%b%b%b\r\n" % (heads.status_line(call.status), passed, ours, closing)
+        understood = self.lane.understood(call.status, call.headers)
+        return b"%b%b%b\r\n" % (understood.lines, ours, b"" if keep_alive else _CLOSE)
 
     def answered(
         self, call: Call | None, state: State, *, streamed: bool, status: int | None = None, error: str | None = None
@@ -139,16 +142,7 @@ class Answer:
 
 def media_of(call: Call) -> str:
     """The answer's media type as the part states it."""
-    for name, value in call.headers:
-        if heads.lowered(name) == b"content-type":
-            return media(value.decode("latin-1"))
-    return media("")
-
-
-def media(value: str) -> str:
-    """A media type cut to what a part may state."""
-    text = value.strip()[:128]
-    return text if text and text.isprintable() else "application/octet-stream"
+    return heads.media(heads.content_type(call.headers))
 
 
 def length_line(count: int) -> bytes:

@@ -95,7 +95,15 @@ class Callers:
         self._pseudonym = pseudonym
         self._anybody = Caller(tenant=tenant, app="open", actor="app:open")
 
-    def by_key(self, headers: RawHeaders) -> Caller | None:
+    def credential(self, headers: RawHeaders) -> bytes | None:
+        """What is to be asked about below; None where nobody has to show anything, or nothing is shown.
+
+        Raises:
+            Unauthenticated: it is of a scheme that is not known.
+        """
+        return None if self._open else credential_in(headers)
+
+    def by_key(self, credential: bytes | None) -> Caller | None:
         """The caller, where nothing has to be waited for: `open`, or an application key. None: ask `by_token`.
 
         Raises:
@@ -103,7 +111,6 @@ class Callers:
         """
         if self._open:
             return self._anybody
-        credential = credential_in(headers)
         if credential is None:
             raise Unauthenticated("the request carries no credential")
         if credential.startswith(b"ans_"):
@@ -115,14 +122,13 @@ class Callers:
             raise Unauthenticated("the credential is no application key", code="key_refused")
         return None
 
-    async def by_token(self, headers: RawHeaders) -> Caller:
+    async def by_token(self, credential: bytes | None) -> Caller:
         """The caller that the request's token speaks for.
 
         Raises:
             gateway.tokens.TokenRefused: the token proves nothing; its code says why.
             gateway.keysets.KeysUnavailable: the issuer's keys cannot be read.
         """
-        credential = credential_in(headers)
         assert self._tokens is not None
         assert credential is not None
         return self._speaker(await self._tokens.verify(credential.decode("latin-1")))

@@ -7,9 +7,9 @@ long, or streamed, gets a begin entry; each admitted call gets exactly one closi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, cast
 
 import jmespath
 import orjson
@@ -18,7 +18,7 @@ from jmespath.exceptions import JMESPathError
 from config.settings import Capture
 from gateway.proxy.errors import BadRequest
 from gateway.proxy.headers import RawHeaders, lowered
-from storage.entries import Draft, Part, Ref
+from storage.entries import JSON, NUMBER, TEXT, Draft, Form, Line, Part, Ref, spelled
 from storage.ids import is_uuid7
 
 State = Literal["complete", "client_aborted", "upstream_aborted", "gateway_lost"]
@@ -26,13 +26,13 @@ PATH_CHARS_MAX = 1024  # of the path as an entry states it; the whole target is 
 HEADER_CHARS_MAX = 512  # of one recorded header …
 HEADERS_CHARS_MAX = 8192  # … and of all of one side: with both, an entry stays far under its 65,535 bytes
 CAPTURED_CHARS_MAX = 256  # of a case's or subject's name before it is hidden
+FORMS_MAX = 1024  # of callers, routes, methods and models; beyond it all are forgotten
 _PURPOSE = re.compile(r"[\w .:/-]{1,64}", re.ASCII)
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _OURS = b"answerable-"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(NamedTuple):
     """One authenticated caller; `actor` is how entries name it."""
 
     tenant: str
@@ -53,8 +53,7 @@ class About:
 NOTHING = About()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(NamedTuple):
     """What holds for every call of a route: its name, evidence mode, retention class, the configuration's digest."""
 
     route: str
@@ -63,7 +62,7 @@ class Terms:
     config: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, as `Answered`: one each a call, and freezing triples their cost
 class Asked:
     """One admitted call. `decision` is its Decision-Id; `case` and `subject` in `about` are pseudonyms; Unix ns."""
 
@@ -79,8 +78,7 @@ class Asked:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class Model(NamedTuple):
     """Which model answered; `source` says how that is known: `announced` by the answer, or `declared` by the route."""
 
     name: str
@@ -89,7 +87,7 @@ class Model:
     source: Literal["announced", "declared"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answered:
     """How a call ended. `status` is what the caller got or would have got; `bytes` are those the model sent."""
 
@@ -154,6 +152,63 @@ def closing(asked: Asked, answered: Answered, *, ts_ns: int, parts: tuple[Part, 
     )
 
 
+class Closings:
+    """Closing entries of short calls, filled into forms: what they share is encoded once per caller and route.
+
+    What does not fit a form (recorded headers, a reference to a begin entry) is for `closing`, whose bytes these are.
+    """
+
+    def __init__(self, origin: str) -> None:
+        """`origin` is that of the journal that will hold them."""
+        self._origin = origin
+        self._forms: dict[tuple[object, ...], Form | None] = {}
+
+    def line(self, asked: Asked, answered: Answered, *, ts_ns: int, parts: Sequence[Part]) -> Line | None:
+        """The closing entry but for its place; None where `closing` must make it."""
+        if asked.headers or answered.headers:
+            return None
+        kind = (asked.caller, asked.terms, asked.method, asked.record, answered.model, answered.streamed)
+        try:
+            form = self._forms[kind]
+        except KeyError:
+            form = self._form(kind, asked, answered)
+        if form is None:
+            return None
+        decision, about, state = asked.decision.encode(), asked.about, answered.state
+        values: list[bytes | int] = [
+            orjson.dumps(asked.path[:PATH_CHARS_MAX]), decision, _json(about.case), _json(about.corrects), decision,
+            _json(answered.error), decision, spelled(parts), _json(about.purpose), 0, 0, answered.status,
+            answered.bytes, state.encode(), _json(about.subject), b"%d" % asked.received_ns, answered.total_us,
+            _number(answered.first_us), _number(answered.upstream_us), _json(asked.trace), b"%d" % ts_ns,
+        ]  # fmt: skip
+        return Line(form, values, ts_ns=ts_ns, closes=asked.decision)
+
+    def _form(self, kind: tuple[object, ...], asked: Asked, answered: Answered) -> Form | None:
+        """Names that are no Unicode have no form: such an entry is refused when it is encoded."""
+        about = About(case=JSON, subject=JSON, purpose=JSON, corrects=JSON)
+        blank = replace(asked, decision=TEXT, path=JSON, about=about, trace=JSON)
+        values: dict[str, Any] = {"status": NUMBER, "error": JSON, "state": TEXT, "bytes": NUMBER}
+        times: dict[str, Any] = {"first_us": JSON, "upstream_us": JSON, "total_us": NUMBER}
+        draft = closing(blank, replace(answered, **values, **times), ts_ns=0, parts=(), prev=())
+        timing = {**cast("dict[str, object]", draft.fields["timing"]), "received_ns": TEXT}
+        try:
+            form = Form(replace(draft, fields={**draft.fields, "timing": timing}), self._origin)
+        except TypeError:
+            form = None
+        if len(self._forms) >= FORMS_MAX:
+            self._forms.clear()
+        self._forms[kind] = form
+        return form
+
+
+def _json(value: str | None) -> bytes:
+    return b"null" if value is None else orjson.dumps(value)
+
+
+def _number(value: int | None) -> bytes:
+    return b"null" if value is None else b"%d" % value
+
+
 def _of_the_call(asked: Asked) -> dict[str, object]:
     about = asked.about
     return {
@@ -212,7 +267,10 @@ class Capturing:
         Raises:
             BadRequest: a header of ours holds what cannot be recorded.
         """
-        said = _from_headers(headers)
+        return self.about(said_in(headers), body)
+
+    def about(self, said: Mapping[str, str], body: bytes) -> About | None:
+        """The same where the headers were read before, by `said_in`."""
         if self._paths and len(body) <= self._parse_bytes_max:
             said = {**self._from_body(body, said), **said}
         return About(**said) if said else None
@@ -241,7 +299,12 @@ def _text(path: Any, document: Any) -> str | None:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _from_headers(headers: RawHeaders) -> dict[str, str]:
+def said_in(headers: RawHeaders) -> dict[str, str]:
+    """What headers of ours say the call is about, by the field of `About`.
+
+    Raises:
+        BadRequest: one of them holds what cannot be recorded.
+    """
     said: dict[str, str] = {}
     for name, value in headers:
         low = lowered(name)

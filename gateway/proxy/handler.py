@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestPayloadError
 
 from config.errors import AnswerableError
-from gateway.proxy import headers as heads
-from gateway.proxy.answers import Answer, media
+from gateway.proxy.answers import Answer
 from gateway.proxy.callers import Callers
 from gateway.proxy.calling import ask
 from gateway.proxy.counts import Counts
@@ -31,12 +31,13 @@ from gateway.proxy.errors import (
     UpstreamFailed,
     UpstreamSlow,
 )
-from gateway.proxy.exchange import NOTHING, Asked, Caller, trace_of
+from gateway.proxy.exchange import NOTHING, Asked, Caller
+from gateway.proxy.heads import Head, Heads
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.own import Own
 from gateway.proxy.recording import Recorder, Recording, Unrecorded
-from gateway.proxy.routes import Match, Routes
+from gateway.proxy.routes import Routes
 from gateway.proxy.server import Inbound, Reply, error_reply, new_request_id
 from gateway.proxy.streams import stream
 from storage.errors import JournalFull
@@ -81,6 +82,7 @@ class Handler:
         self._gauge = gauge
         self._counts = counts
         self._own = own
+        self._heads = Heads()
         self.draining = False
 
     async def __call__(self, request: Inbound) -> Reply:
@@ -105,23 +107,31 @@ class Handler:
 
     async def _handle(self, request: Inbound) -> Reply:
         received_ns = time.time_ns()
-        head = request.head
-        path, _, query = head.path.partition("?")
-        if path.startswith("/-/"):
-            return await self._own.answer(path, head.method, keep_alive=self._keeps(request))
-        self._check_head(request)
-        caller = self._callers.by_key(head.raw_headers)
+        message = request.head
+        head = self._heads.find(message)
+        if head is None:
+            path = message.path.partition("?")[0]
+            if path.startswith("/-/"):
+                return await self._own.answer(path, message.method, keep_alive=self._keeps(request))
+            self._check_head(request)
+            credential = self._callers.credential(message.raw_headers)
+        else:
+            credential = head.credential
+        caller = self._callers.by_key(credential)
         if caller is None:
-            caller = await self._callers.by_token(head.raw_headers)
-        match = self._routes.match(path)
-        lane = self._lanes[match.index]
+            caller = await self._callers.by_token(credential)
+        match = self._routes.match(path) if head is None else head.match
         self._gauge.enter()
         try:
-            body = await self._body(request)
+            body = self._body_at_hand(request)
+            if body is None:
+                body = await self._slow_body(request)
             try:
-                upstream_head = lane.head(head.method, match.target, query, head.raw_headers, len(body))
-                recording = self._admit(request, caller, match, lane, body=body, received_ns=received_ns)
-                return await self._exchange(request, lane, upstream_head, body, recording)
+                if head is None:
+                    head = Head(message, credential, match, self._lanes[match.index])
+                    self._heads.keep(message, head)
+                recording = self._admit(message, caller, head, body=body, received_ns=received_ns)
+                return await self._exchange(request, head, body, recording)
             finally:
                 self._budget.give_back(len(body))
         finally:
@@ -139,8 +149,8 @@ class Handler:
         if head.version.major != 1:
             raise NotForwarded("this gateway speaks HTTP/1.1 and HTTP/1.0")
 
-    async def _body(self, request: Inbound) -> bytes:
-        """The whole body; its bytes are held in the budget until given back."""
+    def _body_at_hand(self, request: Inbound) -> bytes | None:
+        """The whole body where it came with the head; its bytes are held in the budget until given back."""
         payload = request.stream
         headers = request.head.headers
         declared = headers.get("Content-Length")
@@ -153,15 +163,17 @@ class Handler:
                 raise ExpectationFailed("only 100-continue can be expected")
             if not payload.is_eof() and request.keeps_alive:
                 request.write(CONTINUE)
-        if payload.is_eof():
-            body = payload.read_nowait() if payload.total_bytes else b""
-            if len(body) > most:
-                raise BodyTooLarge(f"the body is longer than {most} bytes")
-            self._budget.take(len(body))
-            return body
-        return await self._slow_body(request, most)
+        if not payload.is_eof():
+            return None
+        body = payload.read_nowait() if payload.total_bytes else b""
+        if len(body) > most:
+            raise BodyTooLarge(f"the body is longer than {most} bytes")
+        self._budget.take(len(body))
+        return body
 
-    async def _slow_body(self, request: Inbound, most: int) -> bytes:
+    async def _slow_body(self, request: Inbound) -> bytes:
+        """The whole body, held in the budget as `_body_at_hand`."""
+        most = self._bounds.body_bytes_max
         pieces: list[bytes] = []
         held = 0
         whole = False
@@ -186,37 +198,36 @@ class Handler:
                 self._budget.give_back(held)
 
     def _admit(
-        self, request: Inbound, caller: Caller, match: Match, lane: Lane, *, body: bytes, received_ns: int
+        self, message: RawRequestMessage, caller: Caller, head: Head, *, body: bytes, received_ns: int
     ) -> Recording | Unrecorded:
         """Admission by the journal: from here on the call is closed by exactly one entry.
 
         Raises:
             storage.errors.JournalFull, JournalStopped: 503, before the model is asked.
-            BadRequest: a header of ours cannot be recorded.
         """
-        head = request.head
+        match = head.match
         route = match.route
         tenant = caller.tenant
         if match.record == "none":
             self._counts.unrecorded(tenant, route.name)
             return Unrecorded()
         recorder = self._recorder
-        about = lane.capturing.of(head.raw_headers, body)
+        lane = head.lane
+        about = lane.capturing.about(head.said, body)
         asked = Asked(
             decision=recorder.journal.new_id(),
             record=match.record,
             caller=caller,
             terms=lane.terms,
-            method=head.method,
-            path=head.path.partition("?")[0],
+            method=message.method,
+            path=message.path.partition("?")[0],
             received_ns=received_ns,
-            trace=trace_of(head.raw_headers),
+            trace=head.trace,
             about=NOTHING if about is None else recorder.hidden(tenant, about),
-            headers=heads.recorded(head.raw_headers, lane.recorded_request) if lane.recorded_request else {},
+            headers=head.recorded,
         )
-        media_type = media(head.headers.get("Content-Type", ""))
         try:
-            return recorder.admit(asked, body, media=media_type, target=head.path)
+            return recorder.admit(asked, body, media=head.media, target=message.path)
         except JournalFull:
             if route.disk_full != "pass":
                 raise
@@ -224,11 +235,10 @@ class Handler:
             recorder.passed(tenant, route.name)
             return Unrecorded()
 
-    async def _exchange(
-        self, request: Inbound, lane: Lane, head: bytes, body: bytes, recording: Recording | Unrecorded
-    ) -> Reply:
+    async def _exchange(self, request: Inbound, head: Head, body: bytes, recording: Recording | Unrecorded) -> Reply:
         """Ask the model and pass its answer on; the recording is closed in every case."""
         received_at = asyncio.get_running_loop().time()
+        lane = head.lane
         answer = Answer(
             request,
             lane,
@@ -239,7 +249,7 @@ class Handler:
             keeps=self._keeps,
         )
         try:
-            call = await ask(answer, request.head.method, head, body)
+            call = await ask(answer, request.head.method, head.upstream(len(body)), body)
             self._counts.answered(lane.route.name, call.status)
             if call.complete:
                 return await answer.whole(call)

@@ -99,6 +99,20 @@ def recorded(headers: RawHeaders, allowed: frozenset[bytes]) -> dict[str, str]:
     return kept
 
 
+def content_type(headers: RawHeaders) -> str:
+    """The Content-Type as it came, or nothing."""
+    for name, value in headers:
+        if lowered(name) == b"content-type":
+            return value.decode("latin-1")
+    return ""
+
+
+def media(value: str) -> str:
+    """A media type cut to what a part may state."""
+    text = value.strip()[:128]
+    return text if text and text.isprintable() else "application/octet-stream"
+
+
 def names(listed: Iterable[str]) -> frozenset[bytes]:
     """Header names from the configuration, as they are compared here."""
     return frozenset(name.lower().encode("ascii") for name in listed)

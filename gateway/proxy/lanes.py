@@ -15,15 +15,15 @@ from config.settings import Route, RouteModel
 from gateway.proxy import headers as heads
 from gateway.proxy.call import Limits
 from gateway.proxy.callers import CARRIERS
-from gateway.proxy.errors import BadRequest
+from gateway.proxy.errors import BadRequest, UpstreamFailed
 from gateway.proxy.exchange import Capturing, Model, Terms
 from gateway.proxy.limits import Budget
 from gateway.proxy.pool import Pool, Upstreams
 
 MODELS_FILE = "models.json"
 VERSION_CHARS_MAX = 128  # of a version as an answer announces it
+ANSWER_HEADS_MAX = 256  # heads of answers that are remembered; those with a date last a second
 VERSIONS_MAX = 100  # announced versions that are remembered with their digests
-_HAS_BODY = frozenset({"POST", "PUT", "PATCH"})  # these state a length even where it is 0 (RFC 9110 §8.6)
 
 
 class Models:
@@ -58,6 +58,21 @@ class Models:
 def _digests(document: Any) -> list[tuple[tuple[str, str], str]]:
     rows = document["models"]
     return [((str(row["name"]), str(row["version"])), str(row["digest"])) for row in rows]
+
+
+class AnswerHead:
+    """The head of an answer: the lines that go on to the caller, status line first, and the body's media type."""
+
+    __slots__ = ("lines", "media")
+
+    def __init__(self, status: int, headers: heads.RawHeaders) -> None:
+        """Raises UpstreamFailed where a header would smuggle another line in."""
+        lines = heads.passed(headers, heads.ANSWER_DROPPED, heads.OURS_IN_ANSWERS)
+        passed = b"".join(lines)
+        if not heads.is_clean(passed, len(lines)):
+            raise UpstreamFailed("the model's headers hold control characters", code="upstream_malformed", sent=True)
+        self.lines = heads.status_line(status) + passed
+        self.media = heads.media(heads.content_type(headers))
 
 
 class Lane:
@@ -95,22 +110,36 @@ class Lane:
         )
         self._known_models: dict[str | None, Model] = {}  # by announced version; None: as declared
         self._known_generation = -1
+        self._answer_heads: dict[tuple[object, ...], AnswerHead] = {}
 
-    def head(self, method: str, target: bytes, query: str, headers: heads.RawHeaders, body_bytes: int) -> bytes:
-        """The request's head as the model gets it.
+    def head(self, method: str, target: bytes, query: str, headers: heads.RawHeaders) -> bytes:
+        """The request's head as the model gets it, but for Content-Length and the empty line.
 
         Raises:
             BadRequest: a header or the query would smuggle another line in.
         """
         lines = heads.passed(headers, self._dropped, heads.OURS_IN_REQUESTS)
-        if body_bytes or method in _HAS_BODY:
-            lines.append(b"Content-Length: %d\r\n" % body_bytes)
         if query:
             target = target + b"?" + query.encode("utf-8", "surrogateescape")
-        head = b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method.encode("ascii"), target, self._fixed, b"".join(lines))
-        if not heads.is_clean(head, 2 + self._fixed_lines + len(lines)) or b" " in target:
+        head = b"%b %b HTTP/1.1\r\n%b%b" % (method.encode("ascii"), target, self._fixed, b"".join(lines))
+        if not heads.is_clean(head, 1 + self._fixed_lines + len(lines)) or b" " in target:
             raise BadRequest("the request's head holds control characters")
         return head
+
+    def understood(self, status: int, headers: heads.RawHeaders) -> AnswerHead:
+        """What the head of an answer comes to; remembered, since a model's answers differ in few headers.
+
+        Raises:
+            UpstreamFailed: a header would smuggle another line in.
+        """
+        key = (status, *headers)
+        known = self._answer_heads.get(key)
+        if known is None:
+            known = AnswerHead(status, headers)
+            if len(self._answer_heads) >= ANSWER_HEADS_MAX:
+                self._answer_heads.clear()
+            self._answer_heads[key] = known
+        return known
 
     def model(self, answered: heads.RawHeaders, models: Models) -> Model | None:
         """The model that gave this answer: as it announces itself, else as the route declares."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.proxy import exchange
 from gateway.proxy.exchange import About, Answered, Asked
-from storage.entries import Draft, Part, Ref
+from storage.entries import Draft, Line, Part, Ref
 from storage.errors import JournalStopped, StorageError
 from storage.journal import Appended, Journal
 from storage.keys import Keyring
@@ -194,10 +194,14 @@ class Recording:
         prev: tuple[Ref, ...] = ()
         if begun is not None and begun.done() and not begun.cancelled() and begun.exception() is None:
             prev = (Ref(self._begin_id, begun.result().leaf),)
-        draft = exchange.closing(self._asked, answered, ts_ns=recorder.clock_ns(), parts=tuple(self._parts), prev=prev)
+        ts_ns = recorder.clock_ns()
+        line = None if prev else recorder.closings.line(self._asked, answered, ts_ns=ts_ns, parts=self._parts)
+        if line is not None:
+            return self._append(line, closes=True)
+        draft = exchange.closing(self._asked, answered, ts_ns=ts_ns, parts=tuple(self._parts), prev=prev)
         return self._append(draft, closes=True)
 
-    def _append(self, draft: Draft, *, closes: bool) -> asyncio.Future[Appended]:
+    def _append(self, draft: Draft | Line, *, closes: bool) -> asyncio.Future[Appended]:
         stored, self._stored = self._stored, []
         return self._journal.append(draft, parts=stored, key=self._key, closes=closes)
 
@@ -235,7 +239,7 @@ class Recording:
     def _headers(self, appended: Appended) -> bytes:
         return b"Decision-Id: %b\r\nDecision-Receipt: %b\r\n" % (
             self.decision.encode("ascii"),
-            appended.receipt.encode("ascii"),
+            appended.receipt_bytes,
         )
 
 
@@ -260,6 +264,7 @@ class Recorder:
         self.journal = journal
         self.config = config
         self.clock_ns = clock_ns
+        self.closings = exchange.Closings(journal.origin)
         self.streaming: set[Recording] = set()
         self._keyring = keyring
         self._passed: Tally[tuple[str, str]] = Tally()

@@ -10,6 +10,7 @@ as one piece. Everything else (parsing, pipelining, keep-alive, flow control) is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import socket
 import struct
@@ -22,6 +23,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import ERROR
 
 from config.errors import AnswerableError
 from gateway.proxy.errors import BadRequest, Busy, HeadTooLarge, RequestSlow
@@ -46,13 +48,11 @@ class Inbound(web.BaseRequest):
         message: RawRequestMessage,
         payload: StreamReader,
         protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> None:
         # aiohttp's own __init__ looks up addresses and TLS state that nobody here asks for
         self._payload = payload
         self._protocol = protocol
-        self._payload_writer = writer
         self._task = task
         self.head = message
         self.stream = payload
@@ -92,7 +92,7 @@ class Inbound(web.BaseRequest):
             return
         try:
             async with asyncio.timeout(STALLED_S):
-                await self._payload_writer.drain()
+                await self._protocol._drain_helper()  # noqa: SLF001 - what aiohttp's own writer would call
         except (ConnectionError, TimeoutError):
             self.gone = True
             self.abort()
@@ -131,10 +131,13 @@ class Reply(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Write it."""
-        inbound = cast("Inbound", request)
-        if self._data and inbound.write(self._data):
-            await inbound.drained()
+        await self.send(cast("Inbound", request))
         return None
+
+    async def send(self, request: Inbound) -> None:
+        """Write it; returns when the caller has taken enough that more may be written."""
+        if self._data and request.write(self._data):
+            await request.drained()
 
     async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - the signature is aiohttp's
         """Nothing is left to write."""
@@ -201,6 +204,84 @@ class Wire(web.RequestHandler):
         if self._head_bytes > plane.header_bytes_max:
             self.refuse(HeadTooLarge(f"the request's head is longer than {plane.header_bytes_max} bytes"))
 
+    async def start(self) -> None:
+        """Handle the connection's requests one after the other.
+
+        As aiohttp's own, which makes a task and a writer for each request; these cost more than parsing it.
+        """
+        task = self._task_handler or cast("asyncio.Task[None]", asyncio.current_task())
+        plane = cast("DataPlane", self._manager)
+        while not self._force_close:
+            if not self._messages:
+                try:
+                    self._waiter = self._loop.create_future()
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            message, payload = self._messages.popleft()
+            if self._parser is not None:
+                self._parser.message_consumed()
+            if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+                self._resume_reading_if_drained()
+            try:
+                if isinstance(message, RawRequestMessage):
+                    reply = await self._one(Inbound(message, payload, self, task), plane.handler)
+                else:
+                    reply = await self._one(Inbound(ERROR, payload, self, task), self._make_error_handler(message))
+                if not payload.is_eof():
+                    await self._linger(payload)
+            except ConnectionError:
+                break
+            except Exception:  # as aiohttp's: a fault of ours ends the connection, not the worker
+                self.logger.exception("the data plane failed")
+                self.force_close()
+                break
+            except BaseException:  # cancelled
+                self.force_close()
+                raise
+            if not reply.keep_alive or self._close or self._force_close:
+                break
+            self._keepalive = True
+            self._next_keepalive_close_time = closes_at = self._loop.time() + self._keepalive_timeout
+            if self._keepalive_handle is None:
+                self._keepalive_handle = self._loop.call_at(closes_at, self._process_keepalive)
+        if not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _one(self, request: Inbound, handler: Callable[[Any], Any]) -> web.StreamResponse:
+        """One request to its answer's end."""
+        self._request_in_progress = True
+        self._current_request = request
+        try:
+            try:
+                reply = await handler(request)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets the one error shape
+                reply = self.handle_error(request, exc=error)
+            finally:
+                self._current_request = None
+                request._finish()  # noqa: SLF001 - our own
+            if self._upgraded:  # an upgrade that was refused: what came behind it is still to be parsed
+                await self.finish_response(request, reply, None)
+            else:
+                await reply.send(request)
+            return cast("web.StreamResponse", reply)
+        finally:
+            request._task = cast("Any", None)  # noqa: SLF001 - breaks a cycle: the task's frame holds the request
+            self._request_in_progress = False
+            if self._handler_waiter is not None:
+                self._handler_waiter.set_result(None)
+
+    async def _linger(self, payload: StreamReader) -> None:
+        """Read on for a while and ignore it: a connection that is closed at once may take the answer with it."""
+        with contextlib.suppress(TimeoutError, HttpProcessingError, web.RequestPayloadError):  # or it is malformed
+            async with asyncio.timeout(self._lingering_time):
+                while not payload.is_eof() and not self._force_close:
+                    await payload.readany()
+        if not payload.is_eof() and not self._force_close:
+            self.close()
+
     def tick(self, now: float, timeout_s: float) -> None:
         """Refuse a head that does not arrive within `timeout_s`."""
         if self._head_since and now - self._head_since > timeout_s:
@@ -264,6 +345,7 @@ class DataPlane(web.Server):
         on_refusal: Callable[[AnswerableError], None],
     ) -> None:
         super().__init__(cast("Any", handler), request_factory=cast("Any", Inbound))
+        self.handler = handler
         self.header_bytes_max = header_bytes_max
         self.connections_max = connections_max
         self.on_refusal = on_refusal

@@ -5,7 +5,8 @@ from config.settings import Capture
 from gateway.proxy import exchange
 from gateway.proxy.errors import BadRequest
 from gateway.proxy.exchange import NOTHING, About, Answered, Asked, Caller, Capturing, Model, Terms
-from storage.entries import encode
+from storage.entries import encode, finish
+from storage.seal import Sealer
 
 DECISION = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -58,6 +59,33 @@ def test_a_closing_entry_has_the_decisions_id_and_states_what_happened():
     }
     assert entry["call"] == {"method": "POST", "path": "/mortgage/predict", "request_id": DECISION}
     assert "headers" not in entry
+
+
+@pytest.mark.parametrize(
+    ("more", "how"),
+    [
+        ({}, {}),
+        ({"record": "call", "method": "GET", "path": '/a"b%d'}, {"status": 502, "error": "upstream_cut"}),
+        (
+            {"about": About(case="p.x", subject="p.y", purpose="a b", corrects=DECISION), "trace": "ab" * 16},
+            {"first_us": None, "upstream_us": None, "state": "upstream_aborted", "streamed": True},
+        ),
+        ({"caller": Caller(tenant="té%b", app='"', actor="app:\\")}, {"model": Model("m%", "7", None, "declared")}),
+    ],
+)
+@pytest.mark.parametrize("parts", [0, 1, 3])
+def test_a_filled_form_is_byte_for_byte_what_encoding_gives(more, how, parts):
+    closings = exchange.Closings("d/gateway-0/1")
+    sealer = Sealer(bytes(32), DECISION, "d/gateway-0/1")
+    sealed = tuple(sealer.seal(f"p{n}", 'text/"%s"', b"x" * 700 * n, n)[0] for n in range(parts))
+    for ts_ns in (5, 6):  # once making the form, once out of it
+        line = closings.line(asked(**more), answered(**how), ts_ns=ts_ns, parts=sealed)
+        draft = exchange.closing(asked(**more), answered(**how), ts_ns=ts_ns, parts=sealed, prev=())
+        assert finish(line, seq=12, scope_seq=3) == encode(draft, origin="d/gateway-0/1", seq=12, scope_seq=3)
+
+
+def test_recorded_headers_fit_no_form():
+    assert exchange.Closings("d/g/1").line(asked(headers={"x": "y"}), answered(), ts_ns=1, parts=()) is None
 
 
 def test_a_begin_entry_names_its_decision_and_has_an_id_of_its_own():

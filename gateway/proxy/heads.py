@@ -1,0 +1,69 @@
+"""What the head of a request means, worked out once where heads repeat.
+
+A client that keeps its connection sends the same head, byte for byte, with every request of a kind. So the bytes are
+the key: what they say of route, trace and media type, and the head that the model gets for them, is kept for the next
+one. Who the credential speaks for is not: that is asked each time, since keys are revoked. Heads that name people
+(`Answerable-…`), or are long, are not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiohttp.http_parser import RawRequestMessage
+
+from gateway.proxy import headers as heads
+from gateway.proxy.exchange import said_in, trace_of
+from gateway.proxy.lanes import Lane
+from gateway.proxy.routes import Match
+
+REMEMBERED_MAX = 1024  # heads; beyond it all are forgotten, since who makes up so many will make up more
+REMEMBERED_BYTES_MAX = 2048  # of one head: 2 MiB in all, about three times that with what is worked out
+_HAS_BODY = frozenset({"POST", "PUT", "PATCH"})  # these state a length even where it is 0 (RFC 9110 §8.6)
+
+
+class Head:
+    """One head, understood."""
+
+    __slots__ = ("_states_length", "_upstream", "credential", "lane", "match", "media", "recorded", "said", "trace")
+
+    def __init__(self, message: RawRequestMessage, credential: bytes | None, match: Match, lane: Lane) -> None:
+        """Raises BadRequest for what cannot be recorded, or would smuggle another line in."""
+        raw = message.raw_headers
+        query = message.path.partition("?")[2]
+        self.credential = credential
+        self.match = match
+        self.lane = lane
+        self._upstream = lane.head(message.method, match.target, query, raw)
+        self._states_length = message.method in _HAS_BODY
+        self.said: Mapping[str, str] = {} if match.record == "none" else said_in(raw)
+        self.trace = trace_of(raw)
+        self.recorded = heads.recorded(raw, lane.recorded_request) if lane.recorded_request else {}
+        self.media = heads.media(message.headers.get("Content-Type", ""))
+
+    def upstream(self, body_bytes: int) -> bytes:
+        """The whole head as the model gets it."""
+        if body_bytes or self._states_length:
+            return b"%bContent-Length: %d\r\n\r\n" % (self._upstream, body_bytes)
+        return self._upstream + b"\r\n"
+
+
+class Heads:
+    """Heads that were seen before."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Head] = {}
+
+    def find(self, message: RawRequestMessage) -> Head | None:
+        """What this head means, if it was seen before."""
+        return self._known.get((message.raw_headers, message.path, message.method, message.version))
+
+    def keep(self, message: RawRequestMessage, head: Head) -> None:
+        """Remember it, unless it names people or is long."""
+        raw = message.raw_headers
+        size_bytes = len(message.path) + sum(len(name) + len(value) for name, value in raw)
+        if head.said or size_bytes > REMEMBERED_BYTES_MAX:
+            return
+        if len(self._known) >= REMEMBERED_MAX:
+            self._known.clear()
+        self._known[raw, message.path, message.method, message.version] = head
