@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= $(shell nproc)
 
-.PHONY: demo test quick lint format chaos contract bench wheel clean
+.PHONY: demo test quick lint format contract chaos bench coverage wheel clean
 
 demo: $(VENV)/.demo
 	$(RUN)/answerable demo $(ARGS)

@@ -36,7 +36,7 @@ async def ask(deployment: Deployment, name: str, **arguments: object) -> dict:
     return lines[-1]["result"]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 async def test_a_gateway_worker_killed_50_times_loses_nothing_that_it_acknowledged(tmp_path):
     async with Upstream(sometimes_slow) as upstream:
         deployment = Deployment(tmp_path, upstream.url)
@@ -73,7 +73,7 @@ async def test_a_gateway_worker_killed_50_times_loses_nothing_that_it_acknowledg
             deployment.close()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 async def test_a_keeper_killed_50_times_ships_everything_exactly_once(tmp_path):
     async with Upstream(sometimes_slow) as upstream:
         deployment = Deployment(tmp_path, upstream.url)
