@@ -21,6 +21,7 @@ from storage.segment import (
     HEADER_BYTES,
     Commit,
     Counters,
+    OpenPart,
     SegmentHeader,
     StoredPart,
     WrappedKey,
@@ -149,6 +150,7 @@ class Batch:
     commit: Commit
     begin: int
     end: int
+    opened: list[OpenPart] = field(default_factory=list)
     recoveries: list[bytes] = field(default_factory=list)  # payloads of RECOVERY frames
     closes: bool = False  # a CLOSE frame stands in it: the writer ended in order
 
@@ -226,6 +228,7 @@ class BatchReader:
             commit=commit,
             begin=commit.begin,
             end=end.end,
+            opened=[OpenPart.from_payload(f.payload) for f in pending if f.type == frames.OPEN],
             recoveries=[f.payload for f in pending if f.type == frames.RECOVERY],
             closes=any(f.type == frames.CLOSE for f in pending),
         )

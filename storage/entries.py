@@ -34,7 +34,8 @@ INT_MAX = 2**53  # beyond it a JavaScript verifier would read another number
 class Part:
     """What an entry says of one sealed part; the bytes themselves travel beside it as PART frames. Nobody changes one.
 
-    ``len`` and ``sha256`` are of the stored bytes (all chunks joined), ``chunks`` is how many there are.
+    ``len`` and ``sha256`` are of the stored bytes (all chunks joined), ``chunks`` is how many there are. Who closes
+    the call of a killed writer has no key to make a ``plain_commit`` with: None.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Part:
     sha256: bytes
     key: str
     dek_commit: bytes
-    plain_commit: bytes
+    plain_commit: bytes | None
     chunks: int = 1
 
     def as_json(self) -> dict[str, Any]:
@@ -59,7 +60,7 @@ class Part:
             "sha256": b64(self.sha256),
             "key": self.key,
             "dek_commit": b64(self.dek_commit),
-            "plain_commit": b64(self.plain_commit),
+            "plain_commit": None if self.plain_commit is None else b64(self.plain_commit),
             "chunks": self.chunks,
         }
 
@@ -75,7 +76,7 @@ class Part:
             sha256=unb64(value["sha256"]),
             key=value["key"],
             dek_commit=unb64(value["dek_commit"]),
-            plain_commit=unb64(value["plain_commit"]),
+            plain_commit=None if value["plain_commit"] is None else unb64(value["plain_commit"]),
             chunks=value["chunks"],
         )
 
@@ -88,6 +89,7 @@ def spelled(parts: Sequence[Part]) -> bytes:
     """The parts as they stand in an entry, between its brackets: the bytes that orjson makes of ``as_json``, sooner."""
     hashes: list[bytes] = []
     for part in parts:
+        assert part.plain_commit is not None, "whoever closes its own call has sealed the parts itself"
         hashes += (part.dek_commit, part.plain_commit, part.sha256)
     texts = b64_hashes(hashes)
     made = []

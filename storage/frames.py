@@ -16,8 +16,16 @@ from storage.errors import FrameDamaged
 
 PAYLOAD_BYTES_MAX = 16 * 1024 * 1024 + 4096  # a sealed body (10 MiB by default, 16 at most) in one PART frame
 
-RECORD, PART, KEY, COMMIT, RECOVERY, CLOSE = 1, 2, 3, 4, 5, 6
-FRAME_NAMES = {RECORD: "RECORD", PART: "PART", KEY: "KEY", COMMIT: "COMMIT", RECOVERY: "RECOVERY", CLOSE: "CLOSE"}
+RECORD, PART, KEY, COMMIT, RECOVERY, CLOSE, OPEN = 1, 2, 3, 4, 5, 6, 7
+FRAME_NAMES = {
+    RECORD: "RECORD",
+    PART: "PART",
+    KEY: "KEY",
+    COMMIT: "COMMIT",
+    RECOVERY: "RECOVERY",
+    CLOSE: "CLOSE",
+    OPEN: "OPEN",
+}
 
 FRAME_HEAD = Struct("<IIBQQ")
 FRAME_HEAD_BYTES = FRAME_HEAD.size  # 25; payload follows at once, then zeros up to a multiple of 8

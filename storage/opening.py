@@ -66,9 +66,8 @@ class Opening:
         """The decision entry that closes a begun one: what its begin entry said, and what was found of its parts."""
         entry = begun.entry
         fields = {name: value for name, value in entry.items() if name not in COMMON}
-        bytes_found = sum(found["len"] for found in begun.found)
-        stream = {"state": "gateway_lost", "streamed": True, "bytes": bytes_found}
-        fields |= {"stream": stream, "error": "gateway_lost", "status": None, "found": begun.found}
+        stream = {"state": "gateway_lost", "streamed": True, "bytes": sum(part.len for part in begun.parts)}
+        fields |= {"stream": stream, "error": "gateway_lost", "status": None}
         draft = self._decision(begun, fields)
         try:
             encode(draft, origin=self._origin, seq=INT_MAX, scope_seq=INT_MAX)
@@ -89,6 +88,6 @@ class Opening:
             config=entry["config"],
             trace=entry["trace"],
             prev=(Ref(entry["id"], begun.leaf),),
-            parts=tuple(Part.from_json(part) for part in entry["parts"]),
+            parts=(*(Part.from_json(part) for part in entry["parts"]), *begun.parts),
             fields=fields,
         )

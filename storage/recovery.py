@@ -14,12 +14,11 @@ from typing import Any
 
 from storage import durable, frames, watermark
 from storage.batch import Batch, BatchReader
-from storage.entries import CLOSING, decode, leaf_hash
+from storage.entries import CLOSING, Part, decode, leaf_hash
 from storage.errors import FrameDamaged, JournalCorrupt
 from storage.frames import find_frames, salt_crc
-from storage.ids import b64
 from storage.merkle import Frontier
-from storage.segment import HEADER_BYTES, Commit, Counters, SegmentHeader, segment_name
+from storage.segment import HEADER_BYTES, Commit, Counters, OpenPart, SegmentHeader, StoredPart, segment_name
 from storage.space import NAME as AHEAD
 from storage.watermark import Mark
 
@@ -31,11 +30,11 @@ _PIECE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """A begin entry that no decision entry closed, with the chunks that were found under its keys."""
+    """A begin entry that no decision entry closed, with the parts beyond its own of which chunks were found."""
 
     entry: dict[str, Any]
     leaf: bytes
-    found: list[dict[str, Any]]
+    parts: list[Part]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +62,46 @@ class Recovered:
     durable_end: tuple[int, int] = (0, 0)  # segment, offset: what the new watermark begins with
 
 
+class Found:
+    """The chunks of one part that streamed, as far as they came."""
+
+    def __init__(self, opened: OpenPart) -> None:
+        self._opened = opened
+        self._chunks = self._len = 0
+        self._sha256 = sha256()
+        self.is_whole = True  # False: a chunk in between found no room, so this is no prefix of what passed
+
+    def take(self, part: StoredPart) -> None:
+        """Add the next chunk."""
+        self.is_whole &= part.chunk == self._chunks
+        self._chunks += 1
+        self._len += len(part.data)
+        self._sha256.update(part.data)
+
+    def part(self) -> Part:
+        """What an entry says of it."""
+        opened = self._opened
+        return Part(
+            name=opened.name,
+            index=opened.index,
+            media=opened.media,
+            encoding=opened.encoding,
+            len=self._len,
+            sha256=self._sha256.digest(),
+            key=opened.key_id,
+            dek_commit=opened.dek_commit,
+            plain_commit=None,
+            chunks=self._chunks,
+        )
+
+
 class Scan:
     """What the batches of an epoch add up to, fed in order from the segment that the last heartbeat names."""
 
     def __init__(self) -> None:
         self.scopes: dict[Scope, int] = {}
         self.begun: dict[str, tuple[dict[str, Any], bytes]] = {}  # by decision
-        self.found: dict[str, dict[int, list[Any]]] = {}  # key → part index → [chunks, bytes, sha256]
+        self.found: dict[str, dict[int, Found]] = {}  # key → part index → what streamed
         self.last: Commit | None = None
         self.is_closed = False
         self.open_from: int | None = None
@@ -78,11 +110,12 @@ class Scan:
     def take(self, batch: Batch) -> None:
         """Add one batch."""
         self.last, self.is_closed = batch.commit, batch.closes
+        for opened in batch.opened:
+            self.found.setdefault(opened.key_id, {})[opened.index] = Found(opened)
         for part in batch.parts:
-            kept = self.found.setdefault(part.key_id, {}).setdefault(part.index, [0, 0, sha256()])
-            kept[0] += 1
-            kept[1] += len(part.data)
-            kept[2].update(part.data)
+            found = self.found.get(part.key_id, {}).get(part.index)
+            if found is not None:
+                found.take(part)
         for record in batch.records:
             entry = decode(record.entry)
             if entry["kind"] == "heartbeat":
@@ -106,12 +139,14 @@ class Scan:
         made = []
         for entry, leaf in self.begun.values():
             keys = {part["key"] for part in entry["parts"]} | ({entry["key"]} if entry.get("key") else set())
-            found = [
-                {"key": key, "index": index, "chunks": chunks, "len": size, "sha256": b64(digest.digest())}
+            stated = {(part["key"], part["index"]) for part in entry["parts"]}
+            parts = [
+                found.part()
                 for key in sorted(keys)
-                for index, (chunks, size, digest) in sorted(self.found.get(key, {}).items())
+                for index, found in sorted(self.found.get(key, {}).items())
+                if found.is_whole and (key, index) not in stated
             ]
-            made.append(Begun(entry=entry, leaf=leaf, found=found))
+            made.append(Begun(entry=entry, leaf=leaf, parts=parts))
         return made
 
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from storage.entries import Part
 from storage.errors import Unverifiable
-from storage.segment import StoredPart
+from storage.segment import OpenPart, StoredPart
 
 DEK_BYTES = 32
 COMPRESS_FROM_BYTES = 512  # below it zstd's own frame eats the gain
@@ -38,9 +38,12 @@ _idle: deque[zstandard.ZstdCompressor] = deque()  # a compressor serves one thre
 
 
 class Sealer:
-    """Seals the parts of one entry under one fresh key; for one thread. The caller gives 32 random bytes."""
+    """Seals the parts of one entry under one fresh key; for one thread. The caller gives 32 random bytes.
 
-    __slots__ = ("_encrypt", "_inner", "_outer", "dek", "dek_commit", "key_id", "origin")
+    Each chunk of each part is sealed once: a nonce that comes twice under one key gives both plaintexts away.
+    """
+
+    __slots__ = ("_encrypt", "_inner", "_outer", "_sealed", "dek", "dek_commit", "key_id", "origin")
 
     def __init__(self, dek: bytes, key_id: str, origin: str) -> None:
         self.dek = dek
@@ -50,6 +53,7 @@ class Sealer:
         self._inner, self._outer = padded.translate(_INNER_PAD), padded.translate(_OUTER_PAD)
         self.dek_commit = self._hmac(_DEK_LABEL)
         self._encrypt = AESGCM(dek).encrypt
+        self._sealed: dict[int, int] = {}  # part index → chunks so far
 
     def _hmac(self, label: bytes, message: bytes = b"") -> bytes:
         """As the function below; the key is prepared once, since each entry has three to make."""
@@ -64,7 +68,7 @@ class Sealer:
             smaller = _compressed(plaintext)
             if len(smaller) < len(plaintext):
                 encoding, packed = "zstd", smaller
-        stored = self._encrypt(nonce(index, 0), packed, _aad(self.origin, self.key_id, name, media))
+        stored = self.encrypt_chunk(name, media, packed, index, 0)
         part = Part(
             name=name,
             index=index,
@@ -83,7 +87,10 @@ class Sealer:
         return StreamPart(self, name, media, index)
 
     def encrypt_chunk(self, name: str, media: str, plaintext: bytes, index: int, chunk: int) -> bytes:
-        """One chunk's stored bytes."""
+        """One chunk's stored bytes; ValueError unless it is the next of its part."""
+        if chunk != self._sealed.get(index, 0):
+            raise ValueError(f"chunk {chunk} of part {index} ({name}) would be sealed twice, or out of its order")
+        self._sealed[index] = chunk + 1
         return self._encrypt(nonce(index, chunk), plaintext, _aad(self.origin, self.key_id, name, media))
 
 
@@ -107,7 +114,23 @@ class StreamPart:
         self._sha256.update(stored)
         self._len += len(stored)
         self._chunks += 1
-        return StoredPart(self._sealer.key_id, self._index, self._chunks - 1, stored)
+        return StoredPart(
+            self._sealer.key_id,
+            self._index,
+            self._chunks - 1,
+            stored,
+            opens=self._opening() if self._chunks == 1 else None,
+        )
+
+    def _opening(self) -> OpenPart:
+        return OpenPart(
+            key_id=self._sealer.key_id,
+            index=self._index,
+            name=self._name,
+            media=self._media,
+            encoding=self._encoding,
+            dek_commit=self._sealer.dek_commit,
+        )
 
     def finish(self) -> Part:
         """What the entry says of all chunks so far."""
@@ -128,7 +151,8 @@ class StreamPart:
 def open_part(part: Part, stored: Iterable[bytes], dek: bytes, origin: str) -> bytes:
     """The plaintext of a part whose stored chunks are given in order; ``origin`` is the origin of its entry.
 
-    Raises Unverifiable unless length, sha256, key commitment, every tag and the plaintext commitment match.
+    Raises Unverifiable unless length, sha256, key commitment, every tag and the plaintext commitment (where the entry
+    has one) match.
     """
     chunks = list(stored)
     if len(chunks) != part.chunks or sum(map(len, chunks)) != part.len:
@@ -143,7 +167,7 @@ def open_part(part: Part, stored: Iterable[bytes], dek: bytes, origin: str) -> b
     except InvalidTag as error:
         raise Unverifiable(f"part {part.name!r} does not open with its key") from error
     plaintext = b"".join(map(_unpacked, packed)) if part.encoding == "zstd" else b"".join(packed)
-    if plain_commit(dek, part.name, plaintext) != part.plain_commit:
+    if part.plain_commit is not None and plain_commit(dek, part.name, plaintext) != part.plain_commit:
         raise Unverifiable(f"the plaintext of part {part.name!r} is not the one that its entry commits to")
     return plaintext
 

@@ -6,14 +6,15 @@ batches; a batch is whatever stands before a COMMIT frame and counts only with i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
 
 import google_crc32c
+import orjson
 
 from storage.errors import JournalCorrupt
 from storage.frames import frame_bytes
-from storage.ids import b64, id_bytes, id_text
+from storage.ids import b64, id_bytes, id_text, unb64
 from storage.merkle import Frontier
 
 MAGIC = b"ANSWJRNL"
@@ -26,11 +27,53 @@ _CRC = Struct("<I")
 
 _PART_HEAD = Struct("<16sBI")
 _KEY_HEAD = Struct("<16sQ")
+_OPEN_HEAD = Struct("<16sB")
 PART_HEAD_BYTES = _PART_HEAD.size
 KEY_PAYLOAD_BYTES = _KEY_HEAD.size + 48  # a wrapped key: 32 bytes and its tag
 _RECOVERY = Struct("<QQQ")
 _COMMIT = Struct("<QQIIQQQQQQ32s32s8s64s")
 COMMIT_BYTES = frame_bytes(_COMMIT.size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenPart:
+    """What is known of a part before its first chunk: with it, what had passed opens though its writer was killed."""
+
+    key_id: str
+    index: int
+    name: str
+    media: str
+    encoding: str
+    dek_commit: bytes
+
+    def to_payload(self) -> bytes:
+        """The payload of an OPEN frame."""
+        said = {
+            "name": self.name,
+            "media": self.media,
+            "encoding": self.encoding,
+            "dek_commit": b64(self.dek_commit),
+        }
+        return _OPEN_HEAD.pack(id_bytes(self.key_id), self.index) + orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> OpenPart:
+        """The inverse; raises JournalCorrupt for what no writer of this version wrote."""
+        if len(payload) < _OPEN_HEAD.size:
+            raise JournalCorrupt("an OPEN frame is too short")
+        key, index = _OPEN_HEAD.unpack_from(payload)
+        try:
+            said = orjson.loads(payload[_OPEN_HEAD.size :])
+            return cls(
+                key_id=id_text(key),
+                index=index,
+                name=said["name"],
+                media=said["media"],
+                encoding=said["encoding"],
+                dek_commit=unb64(said["dek_commit"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise JournalCorrupt("an OPEN frame does not say which part it opens") from error
 
 
 @dataclass(slots=True)  # not frozen: two a call
@@ -45,6 +88,7 @@ class StoredPart:
     chunk: int
     data: bytes
     at: int = -1
+    opens: OpenPart | None = field(default=None, compare=False)  # the first chunk of a stream brings it along
 
     def head(self, key: bytes) -> bytes:
         """What stands before the bytes in a PART frame; ``key`` is the key's id as 16 bytes."""

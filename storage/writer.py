@@ -284,6 +284,8 @@ class Writer:
         if key is not None and not key.written:
             made_frames.append(encode_frame(salted, frames.KEY, seq, ts_ns, file.wrapped(key)))
         for part in item.parts:
+            if part.opens is not None:
+                made_frames.append(encode_frame(salted, frames.OPEN, seq, ts_ns, part.opens.to_payload()))
             key_id = key.raw_id if key is not None and key.key_id == part.key_id else id_bytes(part.key_id)
             made_frames.append(encode_frame(salted, frames.PART, seq, ts_ns, part.data, part.head(key_id)))
         for kind, payload in item.notes:

@@ -1,7 +1,7 @@
 """Opening the sealed parts of an entry: from the journal for the keeper's loops, from ClickHouse for the desk.
 
 A part opens with its key, which is wrapped under a segment's key, which opens with the deployment's master key. What
-comes out has been checked against the entry: length, sha256, both commitments and the tag of every chunk.
+comes out has been checked against the entry: length, sha256, its commitments and the tag of every chunk.
 """
 
 from __future__ import annotations
@@ -10,28 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from storage.entries import Part
-from storage.ids import unb64
 from storage.keys import Keyring
 from storage.seal import open_part
 from storage.segment import SegmentHeader, StoredPart, WrappedKey
 
 Stored = Mapping[tuple[str, int], list[StoredPart]]  # key id and part index → chunks in order
-
-
-def part_of(stated: Mapping[str, Any]) -> Part:
-    """What an entry's JSON says of one part."""
-    return Part(
-        name=stated["name"],
-        index=stated["index"],
-        media=stated["media"],
-        encoding=stated["encoding"],
-        len=stated["len"],
-        sha256=unb64(stated["sha256"]),
-        key=stated["key"],
-        dek_commit=unb64(stated["dek_commit"]),
-        plain_commit=unb64(stated["plain_commit"]),
-        chunks=stated["chunks"],
-    )
 
 
 def by_part(stored: Iterable[StoredPart]) -> dict[tuple[str, int], list[StoredPart]]:
@@ -60,7 +43,7 @@ def opened(
     """
     plain: dict[str, bytes] = {}
     for stated in entry["parts"]:
-        part = part_of(stated)
+        part = Part.from_json(stated)
         if not part.chunks:
             plain[part.name] = b""
             continue

@@ -17,6 +17,7 @@ from storage.journal import Appended, Journal
 from storage.keys import JournalKeys
 from storage.reading import Batch, SegmentTail, shards
 from storage.segment import HEADER_BYTES, segment_name
+from tests.support.evidence import Evidence
 from tests.support.journals import (
     BOOT,
     QUICK,
@@ -36,6 +37,7 @@ from tests.support.journals import (
 )
 
 SEGMENT = segment_name(0)
+STREAM_MEDIA = "text/event-stream; charset=utf-8"
 
 
 @pytest.fixture
@@ -244,7 +246,7 @@ async def _begun(journal: Journal, chunks: int = 3) -> dict[str, Any]:
     asked, stored = key.sealer.seal("request", "application/json", b"{}", 0)
     made = draft("begin", parts=(asked,), app="chat", call={"method": "POST"})
     await journal.append(made, parts=[stored], key=key)
-    stream = key.sealer.open_stream_part("response", "text/event-stream", 1)
+    stream = key.sealer.open_stream_part("response", STREAM_MEDIA, 1)
     sealed = [stream.chunk(b"data: %d\n\n" % number) for number in range(chunks)]
     for chunk in sealed:
         await journal.append_parts(key, [chunk], ts_ns=1)
@@ -270,15 +272,46 @@ async def test_a_begun_decision_without_its_decision_gets_one_that_says_what_was
     assert decision["id"] == decision["decision"] == begun["decision"]
     assert decision["prev"][0]["id"] == begun["begin"]
     assert (decision["tenant"], decision["route"], decision["app"]) == ("acme", "credit", "chat")
-    assert decision["parts"] == begin["parts"]
     assert decision["stream"]["state"] == decision["error"] == "gateway_lost"
-    asked, answered = decision["found"]
-    assert (asked["index"], asked["chunks"]) == (0, 1)
+    asked, answered = decision["parts"]
+    assert [asked] == begin["parts"]
     assert answered["sha256"] == b64(begun["sha256"])
+    assert (answered["name"], answered["media"], answered["encoding"]) == ("response", STREAM_MEDIA, "zstd")
     assert (answered["index"], answered["chunks"], answered["key"]) == (1, 3, begun["key"])
-    assert decision["stream"]["bytes"] == asked["len"] + answered["len"]
+    assert decision["stream"]["bytes"] == answered["len"]
     await (await open_journal(left, keys)).close()
     assert len([entry for entry in check_whole(left, []) if entry["kind"] == "decision"]) == 1
+
+
+async def test_what_had_passed_of_a_stream_opens_though_its_writer_was_killed(tmp_path: Path) -> None:
+    directory, killed = tmp_path / "journal" / "gateway-0", tmp_path / "killed"
+    keys = journal_keys(tmp_path)
+    journal = await open_journal(directory, keys)
+    await _begun(journal)
+    crash_copy(directory, killed)
+    await journal.close()
+    await (await open_journal(killed, keys)).close()
+    [decision] = [entry for entry in check_whole(killed, []) if entry["kind"] == "decision"]
+    evidence = Evidence(killed, tmp_path)
+    assert evidence.part(decision, "request") == b"{}"
+    assert evidence.part(decision, "response") == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
+
+
+async def test_a_stream_with_a_hole_is_not_stated_as_what_had_passed(
+    directory: Path, keys: JournalKeys, tmp_path: Path
+) -> None:
+    journal = await open_journal(directory, keys)
+    journal.admit("acme", "credit")
+    key = journal.new_key()
+    await journal.append(draft("begin", key=key.key_id), key=key)
+    stream = key.sealer.open_stream_part("response", STREAM_MEDIA, 1)
+    first, _refused, third = (stream.chunk(b"data: %d\n\n" % number) for number in range(3))
+    await journal.append_parts(key, [first, third], ts_ns=1)
+    left = crash_copy(directory, tmp_path / "left")
+    await journal.close()
+    await (await open_journal(left, keys)).close()
+    [decision] = [entry for entry in check_whole(left, []) if entry["kind"] == "decision"]
+    assert decision["parts"] == []
 
 
 async def test_a_decision_that_was_begun_segments_ago_is_closed_all_the_same(

@@ -12,7 +12,6 @@ import orjson
 from gateway.proxy.app import Worker
 from storage import receipts, watermark
 from storage.entries import Part
-from storage.ids import unb64
 from storage.keys import Keyring
 from storage.reading import SegmentTail, read_header
 from storage.recovery import segments_of
@@ -63,8 +62,7 @@ class Evidence:
         assert [part.chunk for part in stored] == list(range(stated["chunks"])), "each chunk is stored once, in order"
         header = read_header(self.directory / segment_name(key.segment))
         dek = Keyring.open(self.data).part_key(header, key)
-        hashes = {name: unb64(stated[name]) for name in ("sha256", "dek_commit", "plain_commit")}
-        return open_part(Part(**{**stated, **hashes}), [part.data for part in stored], dek, entry["origin"])
+        return open_part(Part.from_json(stated), [part.data for part in stored], dek, entry["origin"])
 
     def check_receipt(self, got: Got, kind: str) -> dict[str, Any]:
         """The entry that an answer's receipt names: signed, at its place, of this kind, and about its Decision-Id."""

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from storage import seal
 from storage.entries import Part
 from storage.errors import Unverifiable
-from storage.segment import StoredPart
+from storage.segment import OpenPart, StoredPart
 
 DEK = bytes(range(32))
 KEY_ID = "017f22e2-79b0-7000-98c4-dc0c0c07398f"
@@ -101,11 +101,43 @@ def test_a_second_key_for_a_part_is_noticed_even_where_its_tag_would_verify() ->
     assert stored.data != swapped.data
 
 
-def test_damaged_or_boundless_compression_is_refused() -> None:
+def test_no_nonce_is_used_twice_under_one_key() -> None:
     sealer = _sealer()
+    sealer.seal("request", "text/plain", b"x", 0)
+    with pytest.raises(ValueError, match="sealed twice"):
+        sealer.seal("target", "text/plain", b"y", 0)
+    one, other = (sealer.open_stream_part("response", "text/plain", 1) for _ in range(2))
+    one.chunk(b"x")
+    with pytest.raises(ValueError, match="sealed twice"):
+        other.chunk(b"y")
+    one.chunk(b"z")
+    with pytest.raises(ValueError, match="sealed twice"):
+        sealer.encrypt_chunk("response", "text/plain", b"y", 1, 1)
+    with pytest.raises(ValueError, match="out of its order"):
+        sealer.encrypt_chunk("response", "text/plain", b"y", 1, 3)
+
+
+def test_the_first_chunk_of_a_stream_says_what_it_opens() -> None:
+    sealer = _sealer()
+    stream = sealer.open_stream_part("response", "text/event-stream; charset=utf-8", 1)
+    first, second = stream.chunk(b"x"), stream.chunk(b"y")
+    part = stream.finish()
+    assert first.opens == OpenPart(
+        key_id=part.key,
+        index=part.index,
+        name=part.name,
+        media=part.media,
+        encoding=part.encoding,
+        dek_commit=part.dek_commit,
+    )
+    assert second.opens is None
+    assert seal.open_part(replace(part, plain_commit=None), [first.data, second.data], DEK, ORIGIN) == b"xy"
+
+
+def test_damaged_or_boundless_compression_is_refused() -> None:
     for packed in (b"no zstd frame", b"\x28\xb5\x2f\xfd\xa0\xff\xff\xff\xff" + bytes(20)):
-        stored = sealer.encrypt_chunk("r", "text/plain", packed, 0, 0)
-        part, _ = sealer.seal("r", "text/plain", b"", 0)
+        stored = _sealer().encrypt_chunk("r", "text/plain", packed, 0, 0)
+        part, _ = _sealer().seal("r", "text/plain", b"", 0)
         forged = replace(part, encoding="zstd", len=len(stored), sha256=hashlib.sha256(stored).digest())
         with pytest.raises(Unverifiable):
             seal.open_part(forged, [stored], DEK, ORIGIN)

@@ -8,7 +8,7 @@ from storage import frames, segment
 from storage.errors import FrameDamaged, JournalCorrupt
 from storage.frames import FrameReader, encode_frame
 from storage.merkle import EMPTY_ROOT, Frontier, leaf_hash
-from storage.segment import Commit, Counters, SegmentHeader, StoredPart, WrappedKey
+from storage.segment import Commit, Counters, OpenPart, SegmentHeader, StoredPart, WrappedKey
 
 SALT = b"0123456789abcdef"
 KEY_ID = "017f22e2-79b0-7000-98c4-dc0c0c07398f"
@@ -128,6 +128,8 @@ def test_payloads_come_back_as_they_were_written() -> None:
     assert StoredPart.from_payload(part.to_payload(), 9) == part
     key = WrappedKey(KEY_ID, 3, b"w" * 48, 100, 9)
     assert WrappedKey.from_payload(key.to_payload(), 100, 9) == key
+    opened = OpenPart(key_id=KEY_ID, index=1, name="r", media='a/b; c="d"', encoding="zstd", dek_commit=b"d" * 32)
+    assert OpenPart.from_payload(opened.to_payload()) == opened
     commit = Commit(
         begin=4096,
         first=5,
@@ -147,6 +149,9 @@ def test_payloads_come_back_as_they_were_written() -> None:
             read()
     with pytest.raises(JournalCorrupt):
         Commit.from_payload(commit.to_payload() + b"\0")
+    for damaged in (b"", opened.to_payload()[:-1], bytes(17) + b"{}", bytes(17) + b"[]"):
+        with pytest.raises(JournalCorrupt, match="OPEN"):
+            OpenPart.from_payload(damaged)
 
 
 def test_the_signed_texts_are_as_specified() -> None:
