@@ -6,7 +6,8 @@ holds what can be checked from the text alone.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,14 +16,9 @@ from pydantic import Field, ValidationError, model_validator
 from config.errors import ConfigError
 from config.load import describe, read_yaml
 from config.settings import Name, Section
+from config.wording import is_forbidden, rendered
 
 HexDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-# Reg B §1002.9(b)(2): neither states a specific reason.
-FORBIDDEN_TEXTS = (
-    re.compile(r"score\s+(was\s+|is\s+)?too\s+low|(qualifying|credit|minimum)\s+score", re.IGNORECASE),
-    re.compile(r"internal\s+(policy|policies|standard|standards)", re.IGNORECASE),
-)
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
 class Baseline(Section):
@@ -78,8 +74,9 @@ class Feature(Section):
 class Reason(Section):
     """What is said when a factor counted against the person; ``{value}``, ``{label}``, ``{unit}`` are filled in.
 
-    Where a factor can count both ways, ``when_higher`` and ``when_lower`` say so ("too many", "too few"): the
-    text must agree with the side of the baseline on which the person's value lies.
+    ``when_higher`` and ``when_lower`` say on which side of the baseline the person's value lies ("too many", "too
+    few"); ``text`` beside both of them is for a value that lies on neither. ``text`` alone is for features that state
+    the side that counts (``adverse``): else nothing would keep it from "too many" for somebody who has none.
     """
 
     text: str | None = Field(default=None, min_length=1, max_length=400)
@@ -87,18 +84,31 @@ class Reason(Section):
     when_lower: str | None = Field(default=None, min_length=1, max_length=400)
     language: str = Field(default="en", pattern=r"^[a-z]{2}(-[A-Z]{2})?$")
 
+    @property
+    def tells_sides(self) -> bool:
+        """Whether there is a text for either side of the baseline."""
+        return self.when_higher is not None and self.when_lower is not None
+
     @model_validator(mode="after")
     def _says_something_specific(self) -> Self:
-        texts = [text for text in (self.text, self.when_higher, self.when_lower) if text is not None]
-        if self.text is None and (self.when_higher is None or self.when_lower is None):
+        if self.text is None and not self.tells_sides:
             raise ValueError("text: expected text, or both when_higher and when_lower")
-        for text in texts:
-            if any(pattern.search(text) for pattern in FORBIDDEN_TEXTS):
-                raise ValueError(f"text: {text!r} names no specific reason (Reg B §1002.9(b)(2))")
-            unknown = sorted(set(_PLACEHOLDER.findall(text)) - {"value", "label", "unit"})
-            if unknown:
-                raise ValueError(f"text: unknown placeholder {', '.join(unknown)}; known: value, label, unit")
+        self.check_wording(label="Label", values=("0",))
         return self
+
+    def check_wording(self, *, label: str, values: Iterable[str]) -> None:
+        """True on return: each text can be filled in, with this label and each of these values, and names something.
+
+        Raises:
+            ValueError: it cannot, or it names no specific reason.
+        """
+        texts = [text for text in (self.text, self.when_higher, self.when_lower) if text is not None]
+        for text, value in product(texts, values):
+            told = rendered(text, value=value, label=label, unit="")
+            if not any(character.isalpha() for character in told):
+                raise ValueError(f"text: {text!r} has no words")
+            if is_forbidden(text) or is_forbidden(told):
+                raise ValueError(f"text: {told!r} names no specific reason (Reg B §1002.9(b)(2))")
 
 
 class Registration(Section):
@@ -129,6 +139,23 @@ class Registration(Section):
             factor = feature.factor or feature.name
             if codes.setdefault(factor, feature.code) != feature.code:
                 raise ValueError(f"features.{feature.name}.code: factor {factor} already has code {codes[factor]}")
+        return self
+
+    @model_validator(mode="after")
+    def _texts_fit_their_features(self) -> Self:
+        for feature in self.features:
+            if feature.code is None:
+                continue
+            reason = self.reasons[feature.code]
+            if feature.adverse is None and not reason.tells_sides:
+                raise ValueError(
+                    f"features.{feature.name}.adverse: expected higher or lower, as reason {feature.code} has one text "
+                    "for both sides; or give it when_higher and when_lower"
+                )
+            try:
+                reason.check_wording(label=feature.label, values=("0", *feature.values.values()))
+            except ValueError as error:
+                raise ValueError(f"reasons.{feature.code}.{error} (for feature {feature.name})") from None
         return self
 
 

@@ -49,6 +49,11 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]
 
+# never recorded, whatever a route lists: what carries a credential in some SDK or browser
+CREDENTIAL_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-goog-api-key"}
+)
+
 
 class Section(BaseModel):
     """A closed, frozen piece of the settings."""
@@ -120,6 +125,66 @@ class UpstreamAuth(Section):
     secret: SecretReference
 
 
+class UpstreamTls(Section):
+    """Whom an https upstream must be, and who the gateway is to it; PEM files, relative to the configuration."""
+
+    ca: Path | None = None  # believed in place of the system's authorities
+    certificate: Path | None = None  # the gateway's own, with its chain
+    key: Path | None = None
+    password: SecretReference | None = None  # of the key
+    server_name: str | None = Field(default=None, min_length=1, max_length=253)  # where the certificate names another
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate: a certificate and its key are given together")
+        if self.password is not None and self.key is None:
+            raise ValueError("password: there is no key that it would open")
+        return self
+
+
+class HealthCheck(Section):
+    """A GET of each replica every `interval_s`, which a status of 200 to 299 passes."""
+
+    path: str = Field(pattern=r"^/[!-~]*$")  # of the endpoint, not below the upstream's base
+    interval_s: Seconds = 5
+    timeout_s: Seconds = 2
+    unhealthy_after: int = Field(default=3, ge=1, le=100)  # failed checks in a row; one lost packet is no illness
+    healthy_after: int = Field(default=2, ge=1, le=100)
+
+
+class BreakerRules(Section):
+    """When a replica is asked no more, and for how long; each worker judges by its own calls."""
+
+    failures: int = Field(default=5, ge=1, le=10_000)  # in a row
+    rate: float | None = Field(default=None, gt=0, le=1)  # or this share of the last `window` calls
+    window: int = Field(default=20, ge=2, le=10_000)
+    open_s: Seconds = 10  # then one call is let through as a probe
+    statuses: tuple[Annotated[int, Field(ge=400, le=599)], ...] = (502, 503, 504)  # answers that count as failures
+
+
+class Concurrency(Section):
+    """How many calls of a route each worker has under way, and who may wait for a place."""
+
+    calls_max: int = Field(ge=1, le=100_000)
+    waiting_max: int = Field(default=100, ge=0, le=100_000)
+    wait_s: Seconds = 5
+
+
+class HeaderLists(Section):
+    """Which headers pass: those of `allow` alone where it is given, and none of `deny`."""
+
+    allow: tuple[HeaderName, ...] | None = None
+    deny: tuple[HeaderName, ...] = ()
+
+
+class Forward(Section):
+    """Headers towards the model and back; what describes the body (Content-Type, Content-Encoding) needs no allowing."""
+
+    request: HeaderLists = HeaderLists()
+    response: HeaderLists = HeaderLists()
+
+
 class RecordRule(Section):
     """What a path on this route becomes: a decision, a call (no label, reasons, explanation), or a count."""
 
@@ -166,7 +231,13 @@ class Route(Section):
     prefix: str = Field(pattern=r"^/([A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*)?$")
     strip_prefix: bool = True
     upstream: HttpUrl
+    replicas: tuple[HttpUrl, ...] = Field(default=(), max_length=64)  # further endpoints that serve the same models
     upstream_auth: UpstreamAuth | None = None
+    upstream_tls: UpstreamTls | None = None
+    health: HealthCheck | None = None
+    breaker: BreakerRules | None = None  # with replicas there is always one, by its defaults
+    concurrency: Concurrency | None = None
+    forward: Forward = Forward()
     evidence: Literal["strict"] = "strict"
     record: tuple[RecordRule, ...] = (RecordRule.model_validate({"path": "/**", "as": "decision"}),)
     capture: Capture = Capture()
@@ -188,10 +259,24 @@ class Route(Section):
         return self
 
     @model_validator(mode="after")
+    def _replicas_are_alike(self) -> Self:
+        urls = (self.upstream, *self.replicas)
+        if len(set(urls)) < len(urls):
+            raise ValueError("replicas: an endpoint stands there twice")
+        first = urlsplit(self.upstream)
+        for url in self.replicas:
+            other = urlsplit(url)
+            if (other.scheme, other.path) != (first.scheme, first.path):
+                raise ValueError(f"replicas: {url} differs from upstream in more than host and port")
+        if self.upstream_tls is not None and first.scheme != "https":
+            raise ValueError("upstream_tls: the upstream is not https")
+        return self
+
+    @model_validator(mode="after")
     def _nothing_reserved(self) -> Self:
         if (self.prefix + "/").startswith("/-/"):
             raise ValueError("prefix: paths under /-/ belong to the gateway itself")
-        secret = {"authorization", "proxy-authorization", "cookie", "set-cookie"}
+        secret = set(CREDENTIAL_HEADERS)
         if self.upstream_auth is not None:
             secret.add(self.upstream_auth.header.lower())
         listed = sorted({h.lower() for h in self.request_headers + self.response_headers} & secret)
@@ -226,9 +311,7 @@ class Keeper(Section):
     checkpoint_s: Seconds = 1
     heartbeat_s: Seconds = 60
     lag_hours: float = Field(default=24, ge=0, le=24 * 36_500)  # a shipped segment stays this long …
-    lag_bytes: int = Field(
-        default=8 * GIB, ge=0, le=1024 * 1024 * GIB
-    )  # … or until so much is kept, whichever comes first
+    lag_bytes: int = Field(default=8 * GIB, ge=0, le=2**50)  # … or until so much is kept, whichever comes first
 
 
 class Storage(Section):

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 METHOD = "interventional-treeshap"
-METHOD_VERSION = 1  # raised whenever the same inputs may give other bytes
+METHOD_VERSION = 2  # raised whenever the same inputs may give other bytes
 
 Level = Literal["announced", "declared"]
 Binding = Literal["announced", "output-matched", "declared", "unbound"]

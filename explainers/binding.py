@@ -15,17 +15,26 @@ from explainers.base import Binding, Level
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """The level, and |explained output - recorded answer| where an answer was recorded."""
+    """The level; |explained output - recorded answer| and how large it may be, where an answer was recorded."""
 
     level: Binding
     difference: float | None
+    allowed: float | None
+
+
+def allowed(tolerance: float, size: float) -> float:
+    """How far two evaluations of an output of this size may differ: float32 carries digits, not decimal places."""
+    return tolerance * max(1.0, abs(size))
 
 
 def bind(*, level: Level, recorded: float | None, explained: float, tolerance: float) -> Bound:
     """Compare what was recorded with what the explained model answers, both in the answer's own space."""
     if recorded is None:
-        return Bound(level=level, difference=None)
+        return Bound(level=level, difference=None, allowed=None)
     difference = abs(explained - recorded)
-    if not difference <= tolerance:  # a recorded NaN is a difference too
-        return Bound(level="unbound", difference=difference)
-    return Bound(level="announced" if level == "announced" else "output-matched", difference=difference)
+    # by the explained output's size: a recorded infinity must not allow everything; a recorded NaN is a difference too
+    most = allowed(tolerance, explained)
+    if not difference <= most:
+        return Bound(level="unbound", difference=difference, allowed=most)
+    matched: Binding = "announced" if level == "announced" else "output-matched"
+    return Bound(level=matched, difference=difference, allowed=most)

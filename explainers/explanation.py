@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import xgboost
 
+from config.registration import Feature
 from explainers.base import (
     Attribution,
     ExplanationRequest,
@@ -24,7 +26,7 @@ from explainers.base import (
     Verdict,
     failed,
 )
-from explainers.binding import Bound, bind
+from explainers.binding import Bound, allowed, bind
 from explainers.errors import ArtifactError, RefusedError
 from explainers.models import as_rows
 from explainers.prepared import Prepared, Shelf
@@ -49,17 +51,24 @@ class _Findings:
     prepared: Prepared
     attribution: Attribution
     bound: Bound
-    adverse: bool
     columns: tuple[Column, ...]
     factors: tuple[Factor, ...]
     reasons: Reasons
     sufficiency: Sufficiency | None
 
     @property
+    def adverse(self) -> bool | None:
+        """What the recorded label says; None where it says neither: that is never guessed from the score."""
+        favourable = self.plan.request.answer.favourable
+        return None if favourable is None else favourable == 0
+
+    @property
     def verdict(self) -> Verdict:
         if self.bound.level == "unbound":
             return "failed"
-        return "sound" if agrees(self.attribution.shap_difference, self.attribution.contributions) else "uncertain"
+        unchecked = self.plan.request.answer.score is None and self.adverse is None  # nothing of the answer is known
+        agreed = agrees(self.attribution.shap_difference, self.attribution.contributions)
+        return "sound" if agreed and not unchecked else "uncertain"
 
 
 def explain(request: ExplanationRequest, shelf: Shelf) -> ExplanationResult:
@@ -102,22 +111,14 @@ def _find(plan: Plan, prepared: Prepared, attribution: Attribution) -> _Findings
         explained=_in_answer_space(prepared, explained),
         tolerance=registration.output.tolerance,
     )
-    sides = _sides(prepared, plan)
-    columns = tuple(
-        Column(feature=name, value=value, contribution=contribution, side=side)
-        for name, value, contribution, side in zip(
-            prepared.model.features, plan.row, attribution.contributions, sides, strict=True
-        )
-    )
+    columns = _columns(plan, prepared, attribution)
     grouped = factors(registration, columns)
-    adverse = _adverse(prepared, request, attribution.value)
-    given = _give(prepared, bound, attribution, columns, grouped, adverse=adverse, favourable=request.answer.favourable)
+    given = _give(prepared, bound, attribution, columns, grouped, favourable=request.answer.favourable)
     return _Findings(
         plan=plan,
         prepared=prepared,
         attribution=attribution,
         bound=bound,
-        adverse=adverse,
         columns=columns,
         factors=grouped,
         reasons=given,
@@ -129,12 +130,6 @@ def _in_answer_space(prepared: Prepared, margin: float) -> float:
     return prepared.model.answer(margin) if prepared.registration.output.space == "probability" else margin
 
 
-def _adverse(prepared: Prepared, request: ExplanationRequest, margin: float) -> bool:
-    if request.answer.favourable is not None:
-        return request.answer.favourable == 0
-    return not on_favourable_side(margin, cutoff=prepared.cutoff, favourable_is_higher=prepared.favourable_is_higher)
-
-
 def _give(
     prepared: Prepared,
     bound: Bound,
@@ -142,7 +137,6 @@ def _give(
     columns: tuple[Column, ...],
     grouped: tuple[Factor, ...],
     *,
-    adverse: bool,
     favourable: int | None,
 ) -> Reasons:
     if bound.level == "unbound":
@@ -150,32 +144,53 @@ def _give(
         return Reasons(notice="human", flags=(Flag(kind="output_differs", detail=detail),))
     if not agrees(attribution.shap_difference, attribution.contributions):
         return Reasons(notice="human", flags=(Flag(kind="methods_disagree", detail="shap finds other contributions"),))
-    if favourable is not None and _label_disagrees(prepared, attribution.value, favourable):
+    if favourable is None:
+        detail = "the recorded label is missing or neither favourable nor adverse"
+        return Reasons(notice="human", flags=(Flag(kind="label_unknown", detail=detail),))
+    if _label_disagrees(prepared, attribution.value, favourable):
         # somebody or something other than the model's score decided: its contributions are not the reasons
         detail = "the recorded answer lies on the other side of the cutoff than the model's output"
         return Reasons(notice="human", flags=(Flag(kind="label_disagrees", detail=detail),))
-    if not adverse:
+    if favourable:
         return Reasons(notice="none")
     by_name = {column.feature: column for column in columns}
     return reasons(prepared.registration, grouped, by_name, base=attribution.base, value=attribution.value)
 
 
 def _label_disagrees(prepared: Prepared, margin: float, favourable: int) -> bool:
-    tolerance = prepared.registration.output.tolerance
-    if abs(_in_answer_space(prepared, margin) - _in_answer_space(prepared, prepared.cutoff)) <= tolerance:
+    cutoff = _in_answer_space(prepared, prepared.cutoff)
+    if abs(_in_answer_space(prepared, margin) - cutoff) <= allowed(prepared.registration.output.tolerance, cutoff):
         return False  # float32 and float64 may fall on different sides of the cutoff here
     side = on_favourable_side(margin, cutoff=prepared.cutoff, favourable_is_higher=prepared.favourable_is_higher)
     return side != (favourable == 1)
 
 
-def _sides(prepared: Prepared, plan: Plan) -> list[Side | None]:
-    values = as_rows(plan.row)
-    below = np.sum(prepared.baseline < values, axis=0)
-    above = np.sum(prepared.baseline > values, axis=0)
-    return [
-        None if value is None or low == high else "higher" if low > high else "lower"
-        for value, low, high in zip(plan.row, below.tolist(), above.tolist(), strict=True)
-    ]
+def _columns(plan: Plan, prepared: Prepared, attribution: Attribution) -> tuple[Column, ...]:
+    known = {feature.name: feature for feature in prepared.registration.features}
+    return tuple(
+        _column(known[name], value, contribution, prepared.baseline[:, i])
+        for i, (name, value, contribution) in enumerate(
+            zip(prepared.model.features, plan.row, attribution.contributions, strict=True)
+        )
+    )
+
+
+def _column(feature: Feature, value: float | None, contribution: float, compared: npt.NDArray[np.float32]) -> Column:
+    """`compared` is the feature's column of the baseline, shape (n,)."""
+    side = None if value is None else _side(value, compared)
+    return Column(
+        feature=feature.name,
+        value=value,
+        shown=shown(feature, value, is_alike=lambda told: _side(told, compared) == side),
+        contribution=contribution,
+        side=side,
+    )
+
+
+def _side(value: float, compared: npt.NDArray[np.float32]) -> Side | None:
+    number = np.float32(value)  # as the model sees it
+    low, high = int(np.sum(compared < number)), int(np.sum(compared > number))
+    return None if low == high else "higher" if low > high else "lower"
 
 
 def _sufficiency(
@@ -215,6 +230,7 @@ def _body(found: _Findings) -> bytes:
             "digest": registration.baseline.digest,
             "kind": registration.baseline.kind,
             "rows": len(prepared.baseline),
+            "outputs": _baseline_outputs(prepared),
         },
         "output": _output(found),
         "grouping": "signed_sum",
@@ -231,6 +247,12 @@ def _body(found: _Findings) -> bytes:
         "counterfactuals": [],
     }
     return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+
+
+def _baseline_outputs(prepared: Prepared) -> dict[str, float]:
+    """Where the baseline's own answers lie, in the answer's space: whom the person is compared with."""
+    lowest, median, highest = (_in_answer_space(prepared, margin) for margin in prepared.baseline_margins)
+    return {"lowest": lowest, "median": median, "highest": highest}
 
 
 def _output(found: _Findings) -> dict[str, Any]:
@@ -260,7 +282,7 @@ def _attributions(found: _Findings) -> list[dict[str, Any]]:
             "label": known[column.feature].label,
             "factor": known[column.feature].factor or column.feature,
             "value": column.value,
-            "shown": shown(known[column.feature], column.value),
+            "shown": column.shown,
             "unit": known[column.feature].unit,
             "side": column.side,
             "contribution": column.contribution,
@@ -270,7 +292,9 @@ def _attributions(found: _Findings) -> list[dict[str, Any]]:
 
 
 def _factor(factor: Factor) -> dict[str, Any]:
-    return {**asdict(factor), "features": list(factor.features)}
+    told = {**asdict(factor), "features": list(factor.features)}
+    del told["protected_contributions"]  # the attributions hold them
+    return told
 
 
 def _reason(reason: GivenReason) -> dict[str, Any]:
@@ -283,6 +307,7 @@ def _quality(found: _Findings) -> dict[str, Any]:
         "additivity": found.attribution.additivity,
         "shap_difference": found.attribution.shap_difference,
         "output_difference": found.bound.difference,
+        "output_difference_max": found.bound.allowed,
         "tolerance": found.prepared.registration.output.tolerance,
         "baseline_rows": len(found.prepared.baseline),
         "sufficiency": None
@@ -304,5 +329,5 @@ def _summary(found: _Findings) -> dict[str, Any]:
         "verdict": found.verdict,
         "notice": found.reasons.notice,
         "codes": [reason.code for reason in found.reasons.reasons],
-        "flags": [{"kind": flag.kind, "factor": flag.factor} for flag in found.reasons.flags],
+        "flags": [flag.in_clear() for flag in found.reasons.flags],
     }

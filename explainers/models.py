@@ -71,6 +71,14 @@ class TreeModel:
         leaves: Doubles = trees.weight[nodes].sum(axis=1)
         return leaves + self.offset
 
+    def extreme(self, *, highest: bool) -> float:
+        """The highest (or lowest) margin if every tree gave its highest (lowest) leaf: no row lies beyond it."""
+        pick = np.maximum if highest else np.minimum
+        leaves = np.where(
+            self.trees.left == np.arange(len(self.trees.left)), self.trees.weight, -np.inf if highest else np.inf
+        )
+        return float(pick.reduceat(leaves, self.trees.roots).sum()) + self.offset
+
     def answer(self, margin: float) -> float:
         """What the model answers at `margin`: a probability under the logit link."""
         return sigmoid(margin) if self.link == "logit" else margin

@@ -6,6 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from config.errors import ConfigError
 from config.registration import Registration, load_registration
 from explainers.baselines import read_baseline
@@ -19,7 +21,7 @@ PREPARED_MAX = 8  # models at once; each holds its trees two or three times over
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A registered model that can explain; `cutoff` is in margin space."""
+    """A registered model that can explain; `cutoff` is in margin space, as are the baseline's three outputs."""
 
     registration: Registration
     registration_digest: str
@@ -27,6 +29,7 @@ class Prepared:
     baseline: Rows
     explainer: TreeExplainer
     cutoff: float
+    baseline_margins: tuple[float, float, float]  # lowest, median, highest
 
     @property
     def favourable_is_higher(self) -> bool:
@@ -74,6 +77,7 @@ def prepare(registration: Registration, digest: str, model: TreeModel, baseline:
         ArtifactError: the trees as read here do not answer like XGBoost on the baseline.
     """
     check_parse(model, baseline)
+    margins = model.margin(baseline)
     return Prepared(
         registration=registration,
         registration_digest=digest,
@@ -81,4 +85,5 @@ def prepare(registration: Registration, digest: str, model: TreeModel, baseline:
         baseline=baseline,
         explainer=TreeExplainer(model, baseline),
         cutoff=cutoff_margin(registration),
+        baseline_margins=(float(margins.min()), float(np.median(margins)), float(margins.max())),
     )

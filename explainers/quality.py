@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 ADDITIVITY_MAX = 1e-9  # float64 sums of a thousand trees differ by 1e-13; more means that something else was explained
 
-
-AGREEMENT_MAX = (
-    1e-6  # shap weighs in float32: 3e-8 was the most seen; times the contributions' size where that is above 1
-)
+# shap weighs in float32: 3e-8 was the most seen; times the contributions' size where that is above 1
+AGREEMENT_MAX = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +39,11 @@ def additivity(base: float, contributions: Sequence[float], value: float) -> flo
     if not all(math.isfinite(term) for term in (base, value, *contributions)):
         return math.nan
     return abs(math.fsum((base, *contributions)) - value)
+
+
+def adds_up(error: float, *, base: float, value: float) -> bool:
+    """Whether an additivity error is rounding: at most `ADDITIVITY_MAX`, times the outputs' size if above 1."""
+    return error <= ADDITIVITY_MAX * max(1.0, abs(base), abs(value))
 
 
 def sufficiency(

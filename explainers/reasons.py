@@ -7,7 +7,9 @@ The rules, in the order in which they are applied:
 3. Equal texts are merged after ranking; at most four reasons; never padded.
 4. A factor without a code goes to a human, never under "other". So does a factor whose text would contradict the side
    of the baseline on which the person's value lies ("too many" for somebody who has few).
-5. A protected factor among the reasons blocks the notice. It is flagged, never silently left out.
+5. A protected factor among the reasons blocks the notice. It is flagged, never silently left out. Protected columns are
+   also judged by themselves, by what they count against the person alone and whatever their rank: what other columns of
+   their factor count for the person does not hide them.
 
 Whenever 4 or 5 strike, nothing is handed out as a reason: the list would not be the true one. What was found is kept
 under `withheld`. Source: Regulation B, 12 CFR 1002.9(b)(2) and its commentary (specific principal reasons, about four).
@@ -15,15 +17,20 @@ under `withheld`. Source: Regulation B, 12 CFR 1002.9(b)(2) and its commentary (
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from typing import Any, Literal
 
 from config.registration import Feature, Reason, Registration
+from config.wording import rendered
 
 REASONS_MAX = 4  # commentary on 1002.9(b)(2): more than four is not likely to be helpful
 SHARE_MIN = 0.05  # of the gap: what is below would not have changed the outcome
 MISSING = "not stated"
+PROTECTED = "protected_factor"
+TOLD_WITHIN = Decimal("0.005")  # of the value, as a number in a sentence may be rounded
 
 Notice = Literal["ready", "human", "blocked", "none"]
 Side = Literal["higher", "lower"]
@@ -34,10 +41,12 @@ class Column:
     """One feature of one person: its contribution to the margin, and where it lies against the baseline.
 
     `side` is where more baseline rows differ from the value on the other side; None if they balance or it is missing.
+    `shown` is the value in words, `shown(feature, value, …)`.
     """
 
     feature: str
     value: float | None
+    shown: str
     contribution: float
     side: Side | None
 
@@ -52,6 +61,7 @@ class Factor:
     contribution: float
     driver: str
     protected: bool
+    protected_contributions: tuple[float, ...]  # of its protected columns, each by itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +92,10 @@ class Flag:
     def as_json(self) -> dict[str, Any]:
         """The flag as it stands in the explanation's body."""
         return asdict(self)
+
+    def in_clear(self) -> dict[str, str | None]:
+        """The flag as it may stand unsealed: which protected factor counted is for the body alone."""
+        return {"kind": self.kind, "factor": None if self.kind == PROTECTED else self.factor}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +131,7 @@ def _factor(name: str, members: Sequence[tuple[Feature, Column]]) -> Factor:
         contribution=total,
         driver=driver,
         protected=any(feature.protected for feature, _ in members),
+        protected_contributions=tuple(column.contribution for feature, column in members if feature.protected),
     )
 
 
@@ -156,13 +171,25 @@ def reasons(
         flags += [flag] if flag is not None else []
     if not against:
         flags.append(Flag(kind="no_factor_counts", detail="no factor reaches 5 % of the gap"))
+    flagged = {flag.factor for flag in flags if flag.kind == PROTECTED}
+    flags += [
+        Flag(kind=PROTECTED, factor=factor.factor)
+        for factor in found
+        if factor.factor not in flagged and _protected_against(factor, direction) >= SHARE_MIN * gap
+    ]
     return _noticed(tuple(given), tuple(flags))
+
+
+def _protected_against(factor: Factor, direction: float) -> float:
+    """What the factor's protected columns count against the person, nothing set off; minus infinity without any."""
+    against = [-contribution * direction for contribution in factor.protected_contributions]
+    return math.fsum(value for value in against if value > 0) if against else -math.inf
 
 
 def _noticed(given: tuple[GivenReason, ...], flags: tuple[Flag, ...]) -> Reasons:
     if not flags:
         return Reasons(notice="ready", reasons=given)
-    blocked = any(flag.kind == "protected_factor" for flag in flags)
+    blocked = any(flag.kind == PROTECTED for flag in flags)
     return Reasons(notice="blocked" if blocked else "human", withheld=given, flags=flags)
 
 
@@ -170,25 +197,24 @@ def _told(
     registration: Registration, factor: Factor, column: Column, *, gap: float, direction: float
 ) -> tuple[GivenReason | None, Flag | None]:
     feature = next(feature for feature in registration.features if feature.name == factor.driver)
-    flag = Flag(kind="protected_factor", factor=factor.factor) if factor.protected else None
+    flag = Flag(kind=PROTECTED, factor=factor.factor) if factor.protected else None
     if feature.code is None:
         return None, flag or Flag(kind="unmapped_factor", factor=factor.factor)
     template = _template(registration.reasons[feature.code], feature, column.side)
     if template is None:
         detail = f"the text would contradict where the value of {feature.name} lies against the baseline"
         return None, flag or Flag(kind="direction_disagrees", factor=factor.factor, detail=detail)
-    value = shown(feature, column.value)
-    text = template.format(value=value, label=feature.label, unit=feature.unit or "")
+    text = rendered(template, value=column.shown, label=feature.label, unit=feature.unit or "")
     return (
         GivenReason(
             rank=0,
             code=feature.code,
             factor=factor.factor,
             factors=(factor.factor,),
-            text=" ".join(text.split()),
+            text=text,
             language=registration.reasons[feature.code].language,
             value=column.value,
-            shown=value,
+            shown=column.shown,
             contribution=factor.contribution,
             share=-factor.contribution * direction / gap,
             protected=factor.protected,
@@ -215,11 +241,31 @@ def _merged(first: GivenReason, other: GivenReason) -> GivenReason:
     )
 
 
-def shown(feature: Feature, value: float | None) -> str:
-    """A person's value in words: the registration's text for it, else the number as people write it."""
+def shown(feature: Feature, value: float | None, *, is_alike: Callable[[float], bool]) -> str:
+    """A person's value in words: the registration's text for it, else the number as people write it.
+
+    A number is rounded only as far as the told one stays true: within 0.5 %, no integer (so neither 0 nor 1) where the
+    value is none, and alike to the model (`is_alike`: on the same side of the baseline). What `value` itself is must be
+    alike.
+    """
     if value is None:
         return feature.values.get("null", MISSING)
     raw = str(int(value)) if value == int(value) else repr(value)
     if raw in feature.values:
         return feature.values[raw]
-    return f"{int(value):,}" if value == int(value) else f"{value:,.2f}".rstrip("0").rstrip(".")
+    return f"{int(value):,}" if value == int(value) else _rounded(Decimal(raw), is_alike)
+
+
+def _rounded(exact: Decimal, is_alike: Callable[[float], bool]) -> str:
+    """The shortest decimal, of two places and three digits at least, that may stand for `exact`."""
+    exponent = exact.as_tuple().exponent
+    places_max = -exponent if isinstance(exponent, int) else 0
+    for places in range(max(2, 2 - exact.adjusted()), places_max):
+        told = exact.quantize(Decimal(1).scaleb(-places))
+        if told != told.to_integral_value() and abs(told - exact) <= TOLD_WITHIN * abs(exact) and is_alike(float(told)):
+            return _plain(told)
+    return _plain(exact)
+
+
+def _plain(number: Decimal) -> str:
+    return f"{number:,f}".rstrip("0").rstrip(".")

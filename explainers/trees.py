@@ -17,7 +17,7 @@ from explainers.base import METHOD, METHOD_VERSION, Attribution, ExplanationRequ
 from explainers.features import row
 from explainers.leaves import KERNEL, LeafPatterns
 from explainers.models import Rows, TreeModel, as_rows
-from explainers.quality import ADDITIVITY_MAX, additivity
+from explainers.quality import ADDITIVITY_MAX, additivity, adds_up
 
 # shap imports matplotlib for plots that no worker draws; None makes that import fail, which shap provides for, and
 # halves a worker's start
@@ -58,10 +58,11 @@ class TreeExplainer:
         contributions = tuple(float(value) for value in found)
         value = float(self._model.margin(rows)[0])
         error = additivity(self.base, contributions, value)
-        if not error <= ADDITIVITY_MAX:
+        if not adds_up(error, base=self.base, value=value):
             return Failure(
                 code="not_additive",
-                message=f"base and contributions miss the model's output by {error:.3g}; allowed is {ADDITIVITY_MAX:g}",
+                message=f"base and contributions miss the model's output by {error:.3g}; "
+                f"allowed is {ADDITIVITY_MAX:g}, times its size where that is above 1",
             )
         second = self._shap.shap_values(rows, check_additivity=True)[0]
         return Attribution(

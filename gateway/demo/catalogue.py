@@ -1,14 +1,15 @@
 """What may be said about each feature of the demo's model: labels, directions, values in words, and reason texts.
 
 Labels follow the data's own description. Where `adverse` is stated the model is held to it (`train` makes it monotone):
-more (or less) of that feature can never help.
+more (or less) of that feature can never help. Features that may count either way have a text for each side of the
+baseline, and one for a value that lies on neither.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-CATALOGUE_VERSION = "demo-1"
+CATALOGUE_VERSION = "demo-2"
 _YES_NO = {"0": "no", "1": "yes"}
 _THOUSANDS = "thousand dollars"
 
@@ -205,12 +206,27 @@ FEATURES: tuple[dict[str, Any], ...] = (
     },
 )
 
+
+def _either_way(what: str, *, higher: str, lower: str, value: str) -> dict[str, str]:
+    usual = "than is usual among approved applicants"
+    return {
+        "when_higher": f"{what} is {higher} {usual} ({value})",
+        "when_lower": f"{what} is {lower} {usual} ({value})",
+        "text": f"{what} ({value})",
+    }
+
+
+def _kind(text: str) -> dict[str, str]:
+    """For a kind of thing, which has no more and no less: true of whatever value it names, on either side."""
+    return {"when_higher": text, "when_lower": text, "text": text}
+
+
 REASONS: dict[str, dict[str, str]] = {
-    "M01": {"text": "The use of the property: {value}"},
+    "M01": _kind("The use of the property: {value}"),
     "M02": {"text": "The property has several dwelling units ({value})"},
-    "M03": {"text": "The size of the loan for this property ({label}: {value} {unit})"},
-    "M04": {"text": "The other financing on the property ({value} {unit})"},
-    "M05": {"text": "The term of the loan ({value} {unit})"},
+    "M03": _either_way("{label}", higher="higher", lower="lower", value="{value} {unit}"),
+    "M04": _either_way("Other financing on the property", higher="higher", lower="lower", value="{value} {unit}"),
+    "M05": _either_way("The term of the loan", higher="longer", lower="shorter", value="{value} {unit}"),
     "M06": {"text": "Part of the down payment is a gift"},
     "M07": {"text": "Income is low for this loan ({label}: {value} {unit})"},
     "M08": {"text": "Housing expense is high compared with income ({value} {unit})"},
@@ -229,7 +245,7 @@ REASONS: dict[str, dict[str, str]] = {
         "when_lower": "Fewer credit lines than is usual among approved applicants ({value})",
         "text": "The number of credit lines ({value})",
     },
-    "M16": {"text": "The kind of employment (self-employed: {value})"},
+    "M16": _kind("The kind of employment (self-employed: {value})"),
     "M17": {"text": "There is no co-signer"},
     "M18": {"text": "Some information in the application could not be verified"},
     "M19": {"text": "Unemployment in the applicant's industry is high ({value} {unit})"},

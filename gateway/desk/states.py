@@ -93,6 +93,7 @@ FLAG_WORDS: Final = {
     "no_factor_counts": "no factor reaches 5 % of the gap",
     "no_gap": "the model's output is no worse than the comparison group's",
     "label_disagrees": "the recorded answer lies on the other side of the line than the model's output",
+    "label_unknown": "whether the recorded answer speaks for or against the person is not defined",
     "output_differs": "the registered model does not give the recorded output",
 }
 

@@ -59,14 +59,18 @@ def make_model(
     names: Sequence[str] = NAMES,
     parameters: Mapping[str, Any] | None = None,
     link: str = "logit",
+    scale: float = 1.0,
 ) -> Files:
-    """Train on random rows with missing values and write artifact, baseline and registration into `directory`."""
+    """Train on random rows with missing values and write artifact, baseline and registration into `directory`.
+
+    `scale` is what an identity model's outputs are multiplied by.
+    """
     random = np.random.default_rng(7)
     x = random.normal(size=(rows, len(names))).astype(np.float32)
     x[random.random(x.shape) < 0.1] = np.nan
     filled = np.nan_to_num(x)
     margin = filled @ np.linspace(1.0, -1.0, len(names)) + filled[:, 0] * filled[:, 1]
-    y = (margin > 0).astype(np.float32) if link == "logit" else margin
+    y = (margin > 0).astype(np.float32) if link == "logit" else margin * scale
     settings = {
         "objective": "binary:logistic" if link == "logit" else "reg:squarederror",
         "max_depth": depth,
@@ -109,9 +113,14 @@ def _described(artifact: Path, baseline: Path, names: Sequence[str], link: str) 
         "baseline": {"file": baseline.name, "digest": digest_of(baseline), "kind": "uploaded"},
         "output": {"space": space, "link": link, "cutoff": 0.5, "cutoff_space": space},
         "features": [{"name": name, "label": name.capitalize(), "code": f"C-{name}"} for name in names],
-        "reasons": {f"C-{name}": {"text": f"{name.capitalize()}: {{value}}"} for name in names},
+        "reasons": {f"C-{name}": _texts(name) for name in names},
         "catalogue_version": "t1",
     }
+
+
+def _texts(name: str) -> dict[str, str]:
+    text = f"{name.capitalize()}: {{value}}"
+    return {"text": text, "when_higher": text, "when_lower": text}
 
 
 def features_of(names: Sequence[str], row: npt.NDArray[np.float32]) -> dict[str, float | None]:

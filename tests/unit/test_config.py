@@ -227,7 +227,7 @@ REGISTRATION = {
     "loader": "xgboost-json",
     "baseline": {"file": "baseline.csv", "digest": "0" * 64, "kind": "near_cutoff"},
     "output": {"space": "probability", "cutoff": 0.5},
-    "features": [{"name": "obrat", "label": "other obligations", "code": "R01"}],
+    "features": [{"name": "obrat", "label": "other obligations", "code": "R01", "adverse": "higher"}],
     "catalogue_version": "1",
     "reasons": {"R01": {"text": "Your other obligations are {value} of your income."}},
 }
@@ -243,6 +243,9 @@ REGISTRATION = {
         ({"reasons": {"R01": {"text": "Contrary to internal policy"}}}, "names no specific reason"),
         ({"reasons": {"R01": {"text": "{secret}"}}}, "unknown placeholder secret"),
         ({"reasons": {"R01": {"when_higher": "Too many"}}}, "expected text, or both when_higher and when_lower"),
+        ({"reasons": {"R01": {"text": "Obligations {"}}}, "reasons.R01.text: 'Obligations {': "),
+        ({"features": [{"name": "a", "label": "a", "code": "R01"}]}, "features.a.adverse: expected higher or lower"),
+        ({"features": [{"name": "a", "label": "a", "bounds": [0, float("inf")]}]}, "finite number"),
         ({"digest": "abc"}, "digest: string should match pattern"),
         ({"features": [{"name": "a", "label": "a", "bounds": [2, 1]}]}, "bounds: 2.0 is above 1.0"),
         ({"features": [{"name": "a", "label": "a", "immutable": True, "direction": "increase"}]}, "immutable"),

@@ -167,22 +167,42 @@ def test_a_baseline_may_list_its_columns_in_any_order_and_leave_cells_empty(file
     assert np.isnan(check(files.registration).baseline[0, 3])
 
 
-def test_near_cutoff_asks_for_enough_rows_all_on_the_favourable_side(files: Files) -> None:
-    model = files.model()
-    above = files.rows[model.served(files.rows) >= 0.5]
-    below = files.rows[model.served(files.rows) < 0.5]
+def near_cutoff(files: Files, rows: np.ndarray) -> Files:
+    write_baseline(files.baseline, NAMES, rows)
+    rewrite_baseline(files, files.baseline.read_text(), kind="near_cutoff")
+    return files
 
-    def rewrite(rows: np.ndarray) -> None:
-        write_baseline(files.baseline, NAMES, rows)
-        rewrite_baseline(files, files.baseline.read_text(), kind="near_cutoff")
 
-    rewrite(above[:150])
-    assert "baseline.kind: expected near_cutoff to have at least 200 rows, found 150" in fault(files)
-    rewrite(np.concatenate([above, above, below[:3]]))
-    assert "3 of" in (message := fault(files))
+def test_near_cutoff_asks_for_enough_rows_all_on_the_favourable_side(tmp_path: Path) -> None:
+    files = make_model(tmp_path, trees=5, rows=3000)
+    answers = files.model().served(files.rows)
+    order = np.argsort(answers)
+    above, below = files.rows[order[answers[order] >= 0.5]], files.rows[order[answers[order] < 0.5]]
+    assert "baseline.kind: expected near_cutoff to have at least 200 rows, found 150" in fault(
+        near_cutoff(files, above[:150])
+    )
+    assert "3 of" in (message := fault(near_cutoff(files, np.concatenate([above[:250], below[:3]]))))
     assert "adverse side" in message
-    rewrite(np.concatenate([above, above])[:250])
-    assert len(check(files.registration).baseline) == 250
+    assert len(check(near_cutoff(files, above[:250]).registration).baseline) == 250
+
+
+@pytest.mark.parametrize(("trees", "link"), [(5, "logit"), (20, "logit"), (60, "logit"), (20, "identity")])
+@pytest.mark.parametrize("favourable", ["higher", "lower"])
+def test_near_cutoff_takes_the_narrowest_and_refuses_the_best(
+    tmp_path: Path, trees: int, link: str, favourable: str
+) -> None:
+    files = make_model(tmp_path, trees=trees, rows=3000, link=link)
+    space = "probability" if link == "logit" else "margin"
+    cutoff = 0.5 if link == "logit" else 0.0
+    files.edit(output={"space": space, "link": link, "cutoff": cutoff, "cutoff_space": space, "favourable": favourable})
+    beyond = (files.model().served(files.rows) - cutoff) * (1 if favourable == "higher" else -1)
+    order = np.argsort(beyond)
+    assert check(near_cutoff(files, files.rows[order[beyond[order] >= 1e-4][:250]]).registration)
+    message = fault(near_cutoff(files, files.rows[order[-250:]]))
+    assert "they do not begin at the cutoff" in message
+    reaching = np.concatenate([files.rows[order[beyond[order] >= 1e-4][:1]], files.rows[order[-250:]]])
+    if trees == 5:  # of more trees the best leaves never come together, and the bound says less
+        assert "where the best that the model could answer lies" in fault(near_cutoff(files, reaching))
 
 
 def test_an_output_that_does_not_fit_the_objective_is_refused(files: Files, tmp_path: Path) -> None:

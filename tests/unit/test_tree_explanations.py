@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from explainers.base import ExplanationResult
+from explainers.base import Answer, ExplanationResult
 from explainers.baselines import read_baseline
 from explainers.inline import Inline
 from explainers.leaves import LeafPatterns
@@ -142,7 +142,11 @@ async def test_an_explanation_is_additive_bound_and_tells_what_it_was_made_of(
     assert quality["shap_difference"] <= 1e-6
     assert (found["binding"], found["verdict"], found["notice"]) == ("announced", "sound", "ready")
     assert found["model"]["digest"] == registered.digest
+    answers = files.model().served(files.rows[:BASELINE_ROWS])
+    outputs = found["baseline"].pop("outputs")
     assert found["baseline"] == {"digest": registered.baseline, "kind": "uploaded", "rows": BASELINE_ROWS}
+    assert (outputs["lowest"], outputs["highest"]) == pytest.approx((answers.min(), answers.max()), abs=1e-5)
+    assert outputs["lowest"] < outputs["median"] < outputs["highest"]
     assert found["output"]["recorded"] == score
     assert 1 <= len(found["reasons"]) <= 4
     assert [a["feature"] for a in found["attributions"]] == list(NAMES)
@@ -248,6 +252,50 @@ async def test_an_answer_that_differs_by_more_than_the_tolerance_is_unbound_and_
         assert result.summary["codes"] == []
 
 
+async def test_outputs_of_large_magnitude_are_compared_by_their_size(tmp_path: Path) -> None:
+    files = make_model(tmp_path / "m", link="identity", scale=1e6)
+    files.edit(output={"space": "margin", "link": "identity", "cutoff": 2e5, "cutoff_space": "margin"})
+    registered = register(files.registration, tmp_path)
+    inline = Inline(tmp_path)
+    for row in files.rows[:20]:
+        features = features_of(NAMES, row)
+        score = served(files, features)
+        given = request(registered, features, score=score, favourable=int(score >= 2e5))
+        found = body(await inline.explain(given))
+        assert (found["binding"], found["verdict"]) == ("announced", "sound")
+        assert found["quality"]["output_difference_max"] == pytest.approx(1e-5 * max(1.0, abs(score)), rel=1e-4)
+        off = request(registered, features, score=score + abs(score) * 1e-4, favourable=int(score >= 2e5))
+        assert body(await inline.explain(off))["binding"] == "unbound"
+
+
+async def test_a_recorded_infinity_is_never_within_tolerance(
+    files: Files, registered: Registered, inline: Inline
+) -> None:
+    features, _ = adverse_case(files)
+    for recorded in (float("inf"), float("-inf"), float("nan")):
+        given = request(registered, features, score=recorded, favourable=0)
+        assert body(await inline.explain(given))["binding"] == "unbound"
+
+
+async def test_a_told_value_is_not_rounded_over_the_baseline(tmp_path: Path) -> None:
+    files = make_model(tmp_path / "m")
+    compared = files.rows[:40].copy()
+    compared[:, 0] = 0.99604
+    write_baseline(files.baseline, NAMES, compared)
+    digest = Artifacts(tmp_path).add(files.baseline.read_bytes())
+    files.edit(baseline={"file": files.baseline.name, "digest": digest, "kind": "uploaded"})
+    registered = register(files.registration, tmp_path)
+    features, _ = adverse_case(files)
+    features = {**features, "income": 0.99602}
+    found = body(await Inline(tmp_path).explain(request(registered, features, score=served(files, features))))
+    assert found["attributions"][0]["side"] == "lower"
+    assert found["attributions"][0]["shown"] == "0.996"
+    features = {**features, "income": 0.996042}
+    found = body(await Inline(tmp_path).explain(request(registered, features, score=served(files, features))))
+    assert found["attributions"][0]["side"] == "higher"
+    assert found["attributions"][0]["shown"] == "0.996042"
+
+
 async def test_the_level_says_who_named_the_model_and_whether_the_outputs_were_compared(
     files: Files, registered: Registered, inline: Inline
 ) -> None:
@@ -279,12 +327,19 @@ async def test_a_favourable_decision_gets_attributions_and_no_reasons(
     assert found["quality"]["sufficiency"] is None
 
 
-async def test_without_a_label_the_cutoff_says_whether_the_decision_was_adverse(
-    files: Files, registered: Registered, inline: Inline
+@pytest.mark.parametrize("label", [None, "refer to underwriter"])
+async def test_a_label_that_is_missing_or_neither_is_never_taken_for_an_adverse_decision(
+    files: Files, registered: Registered, inline: Inline, label: str | None
 ) -> None:
-    features, _ = adverse_case(files)
-    found = body(await inline.explain(request(registered, features, score=None)))
-    assert (found["adverse"], found["notice"]) == (True, "ready")
+    features, score = adverse_case(files)
+    for given, verdict in ((score, "sound"), (None, "uncertain")):
+        answer = Answer(score=given, label=label, favourable=None)
+        result = await inline.explain(request(registered, features, score=given, answer=answer))
+        found = body(result)
+        assert (found["adverse"], found["notice"], found["verdict"]) == (None, "human", verdict)
+        assert (found["reasons"], found["withheld"]) == ([], [])
+        assert [flag["kind"] for flag in found["flags"]] == ["label_unknown"]
+        assert (result.summary["notice"], result.summary["codes"]) == ("human", [])
 
 
 async def test_a_refusal_on_the_favourable_side_of_the_cutoff_was_not_the_models_and_goes_to_a_human(
@@ -304,7 +359,8 @@ async def test_a_protected_factor_among_the_reasons_blocks_and_an_unmapped_one_g
     files.feature(first, protected=True)
     blocked = await Inline(tmp_path).explain(request(register(files.registration, tmp_path), features, score=score))
     assert body(blocked)["notice"] == "blocked"
-    assert blocked.summary["flags"] == [{"kind": "protected_factor", "factor": first}]
+    assert body(blocked)["flags"][0]["factor"] == first
+    assert blocked.summary["flags"] == [{"kind": "protected_factor", "factor": None}]  # the entry is not sealed
     assert blocked.summary["codes"] == []
     files.feature(first, protected=False, code=None)
     human = await Inline(tmp_path).explain(request(register(files.registration, tmp_path), features, score=score))
