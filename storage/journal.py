@@ -20,6 +20,8 @@ from storage.errors import EntryTooLarge, JournalFull, JournalStopped, StorageEr
 from storage.frames import PAYLOAD_BYTES_MAX
 from storage.ids import Ids, RandomPool
 from storage.keys import JournalKeys
+from storage.losses import RUNNING as WHILE_RUNNING
+from storage.losses import Losses
 from storage.opening import Opening
 from storage.seal import DEK_BYTES, Sealer
 from storage.segment import HEADER_BYTES, PART_HEAD_BYTES, Counters, StoredPart
@@ -32,7 +34,6 @@ from storage.writer import Heartbeat, Item, JournalLimits, PartKey, Writer, Writ
 __all__ = ["Appended", "Journal", "JournalLimits", "PartKey"]
 
 _REFUSE_SHARE = 0.95  # of the reserved space: what is left belongs to calls that were admitted
-_LOSS_DELAY_S = 1.0  # losses of one second share a gap entry
 _ITEM_BYTES = 2048  # what an entry weighs beside its parts while it waits
 
 
@@ -83,7 +84,6 @@ class Journal:
         self._ids = Ids(clock_ns, self._random.take)
         self._own = Opening(origin=origin, config=config, new_id=self._ids.new, now_ns=clock_ns)
         self._pending_bytes = 0
-        self._unrecorded = [0, 0]  # lost, shed
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._stopped: JournalStopped | None = None
         self._lock_fd = -1
@@ -115,6 +115,12 @@ class Journal:
             ),
             deliver=self._settle,
             failed=self._fail,
+        )
+        self._losses = Losses(
+            own=self._own,
+            put=self._writer.put,
+            room_bytes=self._room_bytes,
+            so_far=found.counters.lost + found.lost_calls,
         )
 
     @classmethod
@@ -161,26 +167,33 @@ class Journal:
 
     # --- before the model is called -------------------------------------------------------------------------
 
-    def admit(self, tenant: str, route: str | None, *, bytes_expected: int = 0) -> None:
+    def admit(self, tenant: str, route: str | None, *, bytes_expected: int = 0, may_pass: bool = False) -> bool:
         """Count a call as accepted, and open until an append ``closes`` it or :meth:`lose` gives it up.
 
-        Raises JournalFull (counted as refused) where its entry, or ``bytes_expected`` of parts, might find no room, and
-        JournalStopped.
+        Where its entry, or ``bytes_expected`` of parts, might find no room, the call ``may_pass`` without one: then it
+        counts as shed, a gap entry will say so, and the answer is False; else JournalFull is raised and the call counts
+        as refused. Raises JournalStopped.
         """
         if self._stopped is not None:
             raise _again(self._stopped)
-        if self._pending_bytes > self._limits.pending_bytes_max:
-            self._watermark.refuse()
-            raise JournalFull(f"{self._pending_bytes} bytes wait for the disk; {tenant} {route} is refused")
-        room = self._room_bytes()
         mark = self._watermark
-        slot = mark.slot
-        open_calls = mark.accepted - slot.closed - slot.lost
-        needed = (open_calls + 1) * self._limits.call_bytes_reserved + bytes_expected
-        if room < needed or self._share(room) >= _REFUSE_SHARE:
-            self._watermark.refuse()
-            raise JournalFull(f"{room} bytes of journal are left, {needed} may be needed; {tenant} {route} is refused")
-        self._watermark.accept()
+        room = self._room_bytes()
+        needed = (
+            mark.accepted - mark.slot.closed - self._losses.count + 1
+        ) * self._limits.call_bytes_reserved + bytes_expected
+        if self._pending_bytes > self._limits.pending_bytes_max:
+            fault = f"{self._pending_bytes} bytes wait for the disk"
+        elif room < needed or self._share(room) >= _REFUSE_SHARE:
+            fault = f"{room} bytes of journal are left, {needed} may be needed"
+        else:
+            mark.accept()
+            return True
+        if not may_pass:
+            mark.refuse()
+            raise JournalFull(f"{fault}; {tenant} {route} is refused")
+        mark.accept()
+        self._losses.add((tenant, route, "disk_full"), shed=True)
+        return False
 
     def refuse(self) -> None:
         """Count a call that was turned away before admission for another reason than the journal's."""
@@ -191,10 +204,7 @@ class Journal:
         """Give up an admitted call whose entry could not be written; a gap entry says so within a second."""
         if self._stopped is not None:
             return  # it stays open in the watermark, and the next start counts it
-        self._unrecorded[0] += 1
-        self._unrecorded[1] += shed
-        if "losses" not in self._timers:
-            self._after(_LOSS_DELAY_S, "losses", self._record_losses)
+        self._losses.add(WHILE_RUNNING, shed=shed)
 
     @property
     def counters(self) -> Counters:
@@ -262,9 +272,9 @@ class Journal:
             return
         for timer in self._timers.values():
             timer.cancel()
+        self._losses.end()
         if self._stopped is None:
-            if any(self._unrecorded):
-                self._record_losses()
+            self._losses.state()
             self._stopped = JournalStopped(f"shard {self.origin} is closed")
             self._writer.put(Heartbeat(closes=True))
         await asyncio.to_thread(self._release)
@@ -330,17 +340,12 @@ class Journal:
     def _fail(self, error: JournalStopped, items: list[Item]) -> None:
         """On the loop: the shard has stopped, and with it everything that waits or comes later."""
         self._stopped = error
+        self._losses.end()
         for item in items:
             item.error = error
         self._settle(items, None)
         if not self.stopped.done():
             self.stopped.set_result(error)
-
-    def _record_losses(self) -> None:
-        self._timers.pop("losses", None)
-        lost, shed = self._unrecorded
-        self._unrecorded = [0, 0]
-        self._writer.put(self._own.gap(lost=lost, shed=shed))
 
     def _after(self, delay_s: float, name: str, callback: Callable[[], None]) -> None:
         self._timers[name] = self._loop.call_later(delay_s, callback)

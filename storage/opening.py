@@ -7,7 +7,7 @@ that waits for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from storage import frames
@@ -43,17 +43,21 @@ class Opening:
         made.extend(self._lost_decision(begun) for begun in recovered.begun)
         return made
 
-    def gap(self, *, lost: int, shed: int) -> Item:
-        """A gap entry for calls whose entry could not be written while the shard ran."""
-        item = self._own("gap", {"why": "running", "lost": lost, "shed": shed, "count": "known"})
+    def gap(self, tenant: str, route: str | None, why: str, *, lost: int, shed: int) -> Item:
+        """A gap entry for calls whose entry could not be written, or was not, while the shard ran."""
+        fields = {"why": why, "lost": lost, "shed": shed, "count": "known"}
+        item = self._own("gap", fields, tenant=tenant, route=route)
         item.lost, item.shed = lost, shed
         return item
 
-    def _own(self, kind: str, fields: dict[str, object]) -> Item:
+    def _own(
+        self, kind: str, fields: Mapping[str, object], *, tenant: str = SYSTEM_TENANT, route: str | None = None
+    ) -> Item:
         now_ns = self._now_ns()
         draft = Draft(
             kind=kind,
-            tenant=SYSTEM_TENANT,
+            tenant=tenant,
+            route=route,
             actor="journal",
             id=self._new_id(),
             ts_ns=now_ns,

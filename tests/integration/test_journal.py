@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from storage import receipts, watermark
 from storage.entries import Part
 from storage.errors import EntryTooLarge, JournalFull, JournalHeld, JournalStopped
 from storage.frames import PAYLOAD_BYTES_MAX
+from storage.journal import Journal
 from storage.keys import JournalKeys, Keyring
 from storage.reading import Position, SegmentTail, read_header, shards
 from storage.seal import open_part
@@ -21,6 +23,7 @@ from tests.support.journals import (
     SMALL,
     Failing,
     call,
+    check_whole,
     draft,
     entries_of,
     journal_keys,
@@ -82,8 +85,6 @@ async def test_appends_that_wait_together_share_a_batch(directory: Path, keys: J
 
 
 async def test_a_batch_ends_at_its_limits(directory: Path, keys: JournalKeys) -> None:
-    from dataclasses import replace
-
     limits = replace(SMALL, batch_records_max=16, batch_bytes_max=8192)
     journal = await open_journal(directory, keys, limits=limits)
     await asyncio.gather(*(call(journal, 10) for _ in range(50)), *(call(journal, 3000) for _ in range(20)))
@@ -301,6 +302,105 @@ async def test_what_finds_no_room_after_the_call_is_refused_after_a_wait_and_cou
     assert entries[-1]["counters"] == {"accepted": 1, "closed": 0, "open": 0, "lost": 1, "shed": 0, "refused": 0}
 
 
+async def _full(directory: Path, keys: JournalKeys, disk: Failing) -> Journal:
+    """A journal whose segment is full to the last byte while no other can be reserved."""
+    journal = await open_journal(directory, keys, syscalls=disk)
+    await until(lambda: journal.disk_share < 0.6)
+    disk.fails = lambda *_: errno.ENOSPC
+    size = 60_000
+    while size:
+        try:
+            await journal.append(draft("metric", pad="x" * size))
+        except JournalFull:
+            size //= 8
+    return journal
+
+
+async def test_a_journal_closes_on_a_full_disk_and_the_next_start_states_what_it_could_not(
+    directory: Path, keys: JournalKeys
+) -> None:
+    disk = Failing("fallocate", lambda *_: None)
+    journal = await open_journal(directory, keys, syscalls=disk)
+    journal.admit("acme", "credit")
+    journal.lose()
+    await journal.close()
+    journal = await _full(directory, keys, disk)
+    with pytest.raises(JournalFull):
+        journal.admit("acme", "credit")
+    assert not journal.admit("acme", "credit", may_pass=True)
+    async with asyncio.timeout(10):
+        await journal.close()
+    again = await open_journal(directory, keys)
+    assert again.counters.as_json() == {"accepted": 2, "closed": 0, "open": 0, "lost": 2, "shed": 0, "refused": 1}
+    await again.close()
+    gaps = [entry for entry in check_whole(directory, []) if entry["kind"] == "gap"]
+    assert [(gap["why"], gap["lost"], gap["count"]) for gap in gaps] == [
+        ("running", 1, "known"),
+        ("restart", 1, "known"),
+    ]
+
+
+async def test_losses_on_a_full_disk_are_stated_once_there_is_room(directory: Path, keys: JournalKeys) -> None:
+    disk = Failing("fallocate", lambda *_: None)
+    journal = await open_journal(directory, keys, syscalls=disk)
+    for _ in range(5):
+        journal.admit("acme", "credit")
+    await journal.close()
+    journal = await _full(directory, keys, disk)  # the next start has counted those
+    for _ in range(3):
+        assert not journal.admit("acme", "credit", may_pass=True)
+    assert not journal.admit("acme", "scoring", may_pass=True)
+    tried = disk.count
+    await until(lambda: disk.count > tried + 5)  # 1.25 s: the gap entries have been due
+    assert journal.counters.as_json() == {"accepted": 9, "closed": 0, "open": 4, "lost": 5, "shed": 0, "refused": 0}
+    disk.fails = lambda *_: None
+    await until(lambda: journal.counters.lost == 9)
+    assert journal.counters.as_json() == {"accepted": 9, "closed": 0, "open": 0, "lost": 9, "shed": 4, "refused": 0}
+    await journal.close()
+    gaps = [entry for entry in check_whole(directory, []) if entry["kind"] == "gap"]
+    assert [(gap["tenant"], gap["route"], gap["why"], gap["lost"], gap["shed"]) for gap in gaps] == [
+        ("*", None, "restart", 5, 0),
+        ("acme", "credit", "disk_full", 3, 3),
+        ("acme", "scoring", "disk_full", 1, 1),
+    ]
+    assert {gap["count"] for gap in gaps} == {"known"}
+
+
+async def test_a_gap_entry_that_finds_no_room_is_tried_again(directory: Path, keys: JournalKeys) -> None:
+    disk = Failing("fallocate", lambda *_: None)
+    journal = await open_journal(directory, keys, syscalls=disk)
+    journal.admit("acme", "credit")
+    await until(lambda: journal.disk_share < 0.6)
+    disk.fails = lambda *_: errno.ENOSPC
+    journal.lose()
+    filling = [journal.append(draft("metric", pad="x" * 60_000)) for _ in range(30)]
+    journal._losses.state()  # just now, behind what takes the last room
+    results = await asyncio.gather(*filling, return_exceptions=True)
+    assert JournalFull in {type(result) for result in results}
+    disk.fails = lambda *_: None
+    await until(lambda: journal.counters.lost == 1)
+    assert journal.counters.open == 0
+    await journal.close()
+    check_whole(directory, [])
+
+
+async def test_calls_that_were_given_up_reserve_no_space(directory: Path, keys: JournalKeys) -> None:
+    journal = await open_journal(directory, keys, limits=replace(SMALL, call_bytes_reserved=100_000))
+    for _ in range(4):
+        journal.admit("acme", "credit")
+    await until(lambda: journal.disk_share < 0.6)
+    while journal.admit("acme", "credit", may_pass=True):
+        pass
+    with pytest.raises(JournalFull):
+        journal.admit("acme", "credit")
+    for _ in range(4):
+        journal.lose()
+    for _ in range(4):
+        journal.admit("acme", "credit")
+    assert journal.counters.lost == 0, "no gap entry has said so yet"
+    await journal.close()
+
+
 async def test_losses_of_one_second_share_a_gap_entry(directory: Path, keys: JournalKeys) -> None:
     journal = await open_journal(directory, keys)
     for number in range(5):
@@ -315,8 +415,6 @@ async def test_losses_of_one_second_share_a_gap_entry(directory: Path, keys: Jou
 
 
 async def test_calls_are_refused_while_too_much_waits_for_the_disk(directory: Path, keys: JournalKeys) -> None:
-    from dataclasses import replace
-
     journal = await open_journal(directory, keys, limits=replace(SMALL, pending_bytes_max=10_000))
     waiting = [journal.append(draft()) for _ in range(10)]
     with pytest.raises(JournalFull, match="wait for the disk"):
@@ -376,8 +474,6 @@ async def test_a_journal_that_finds_no_room_does_not_open_and_lets_go_of_its_loc
 
 
 async def test_heartbeats_state_every_scope_however_many_there_are(directory: Path, keys: JournalKeys) -> None:
-    from dataclasses import replace
-
     journal = await open_journal(directory, keys, limits=replace(SMALL, segment_bytes=4 * 1024 * 1024))
     await asyncio.gather(*(journal.append(draft(tenant=f"tenant-{number:04d}-{'x' * 60}")) for number in range(700)))
     journal.heartbeat()

@@ -1,0 +1,75 @@
+"""Losses: calls that no entry states. Gap entries say how many, as soon as there is room for them.
+
+Losses of one second share a gap entry for each tenant, route and reason. On a full disk they wait: what the disk
+refuses is owed again, and what a stopped shard still owes stays open in its watermark, so its next start states it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from storage.entries import SYSTEM_TENANT
+from storage.items import Item
+from storage.opening import Opening
+
+Loss = tuple[str, str | None, str]  # what shares a gap entry: tenant, route, why
+RUNNING: Loss = (SYSTEM_TENANT, None, "running")  # the entry of an admitted call could not be written
+DELAY_S = 1.0
+GAP_BYTES = 2048  # room for one gap entry, and to spare
+
+
+class Losses:
+    """The losses of one shard; used from its event loop."""
+
+    def __init__(
+        self, *, own: Opening, put: Callable[[Item], None], room_bytes: Callable[[], int], so_far: int
+    ) -> None:
+        """``put`` hands an item to the writer, ``room_bytes`` says how much space is left; ``so_far`` is stated."""
+        self._own, self._put, self._room_bytes = own, put, room_bytes
+        self._loop = asyncio.get_running_loop()
+        self._owed: dict[Loss, tuple[int, int]] = {}  # lost, shed
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended = False
+        self.count = so_far  # of calls given up, stated or not: no entry of theirs needs room
+
+    def add(self, loss: Loss, *, shed: bool) -> None:
+        """One call more."""
+        self.count += 1
+        self._owe(loss, 1, int(shed))
+
+    def state(self) -> None:
+        """Have all gap entries written that are owed."""
+        owed, self._owed = self._owed, {}
+        for loss, (lost, shed) in owed.items():
+            item = self._own.gap(*loss, lost=lost, shed=shed)
+            item.waiter = self._loop.create_future()
+            item.waiter.add_done_callback(partial(self._stated, loss, lost, shed))
+            self._put(item)
+
+    def end(self) -> None:
+        """Nothing is tried again from here on."""
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _owe(self, loss: Loss, lost: int, shed: int) -> None:
+        before = self._owed.get(loss, (0, 0))
+        self._owed[loss] = (before[0] + lost, before[1] + shed)
+        self._later()
+
+    def _later(self) -> None:
+        if self._timer is None and not self._ended:
+            self._timer = self._loop.call_later(DELAY_S, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if self._room_bytes() > len(self._owed) * GAP_BYTES:
+            self.state()
+        else:  # what must wait for the disk holds up nobody else
+            self._later()
+
+    def _stated(self, loss: Loss, lost: int, shed: int, stated: asyncio.Future[object]) -> None:
+        if stated.exception() is not None:
+            self._owe(loss, lost, shed)
