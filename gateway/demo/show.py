@@ -228,7 +228,8 @@ async def _report(console: Console, configuration: Configuration, counted: Count
     console.print(f"  as support      {support}", soft_wrap=True)
     console.print(f"  as compliance   {compliance}", soft_wrap=True)
     console.print(f"\n[dim]Data, journal and log stay in {configuration.data}.[/]")
-    console.print(f"[dim]Check it yourself: answerable verify --data {configuration.path.parent}[/]", soft_wrap=True)
+    command = Path(sys.argv[0]).with_name("answerable")  # the one beside this, whether or not it is on the path
+    console.print(f"[dim]Check it yourself: {command} verify --data {configuration.path.parent}[/]", soft_wrap=True)
     if not counted.whole:
         console.print("[red]Something is missing: see serve.log in the data directory.[/]")
 
