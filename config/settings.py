@@ -179,7 +179,7 @@ class HeaderLists(Section):
 
 
 class Forward(Section):
-    """Headers towards the model and back; what describes the body (Content-Type, Content-Encoding) needs no allowing."""
+    """Headers towards the model and back. What describes the body (Content-Type, -Encoding) needs no allowing."""
 
     request: HeaderLists = HeaderLists()
     response: HeaderLists = HeaderLists()

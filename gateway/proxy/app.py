@@ -89,8 +89,8 @@ class Worker:
             base=configuration.base,
             pseudonym=keyring.pseudonym,
         )
-        self._upstreams = Upstreams([route.upstream for route in settings.routes], tls=self._tls)
-        lanes_ = lanes(configuration, self._upstreams, self._budget)
+        self._upstreams = Upstreams(tls=self._tls)
+        self._lanes = lanes(configuration, self._upstreams, self._budget, self.counts)
         self.journal = await Journal.open(
             data / "journal" / self._shard,
             origin_base=f"{settings.deployment}/{self._shard}",
@@ -108,7 +108,7 @@ class Worker:
             ),
             callers=self._callers,
             routes=Routes(settings.routes),
-            lanes=lanes_,
+            lanes=self._lanes,
             models=self._models,
             recorder=self._recorder,
             budget=self._budget,
@@ -166,6 +166,7 @@ class Worker:
         self._tasks = [
             asyncio.create_task(self._tick(), name="deadlines"),
             asyncio.create_task(self._look(), name="files"),
+            *(asyncio.create_task(check, name="health") for lane in self._lanes for check in lane.watching()),
         ]
 
     async def _tick(self) -> None:

@@ -2,7 +2,7 @@
 
 A request on a kept connection that closes before a byte came back is sent once more where its method is idempotent
 (RFC 9110 §9.2.2). A POST is not: it may have run. A connection known to be closed before anything was written is no
-attempt at all.
+attempt at all. Another replica is asked only where no byte of the request was written to the first.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import asyncio
 
 from gateway.proxy.answers import Answer
 from gateway.proxy.call import Call
-from gateway.proxy.errors import UpstreamFailed
+from gateway.proxy.errors import UpstreamFailed, UpstreamSlow
+from gateway.proxy.pool import Pool
+from gateway.proxy.replicas import Seat
 from gateway.proxy.upstream import Connection
 
 REPEATABLE = frozenset({"upstream_no_answer", "upstream_gone"})
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
-async def ask(answer: Answer, method: str, head: bytes, body: bytes) -> Call:
-    """Send the request and return its call once it is settled (see `Call.settled`).
+async def ask(answer: Answer, pool: Pool, method: str, head: bytes, body: bytes) -> Call:
+    """Send the request to the endpoint of `pool` and return its call once it is settled (see `Call.settled`).
 
     `head` is everything up to and with the empty line. `answer.late()` is called where the call is not complete by
     `answer.patience_until`, even while there is no connection yet.
@@ -27,7 +29,7 @@ async def ask(answer: Answer, method: str, head: bytes, body: bytes) -> Call:
     Raises:
         UpstreamFailed, UpstreamSlow: no connection, or it broke off, or a deadline passed, before the call was settled.
     """
-    kept = answer.lane.pool.idle()
+    kept = pool.idle()
     if kept is not None:
         try:
             return await _attempt(kept, answer, method, head, body)
@@ -35,8 +37,25 @@ async def ask(answer: Answer, method: str, head: bytes, body: bytes) -> Call:
             may_repeat = method in IDEMPOTENT or not error.sent
             if error.code not in REPEATABLE or not may_repeat:
                 raise
-    fresh = await _connect(answer)
+    fresh = await _connect(answer, pool)
     return await _attempt(fresh, answer, method, head, body)
+
+
+async def ask_one_of(seat: Seat, answer: Answer, method: str, head: bytes, body: bytes) -> Call:
+    """As `ask`, at the seat's replica; at another one where the request never left for the first.
+
+    Raises:
+        UpstreamFailed, UpstreamSlow: of the last replica that was tried.
+    """
+    while True:
+        try:
+            call = await ask(answer, seat.replica.pool, method, seat.head(head), body)
+        except (UpstreamFailed, UpstreamSlow) as error:
+            if not seat.failed(error):
+                raise
+        else:
+            seat.answered(call)
+            return call
 
 
 async def _attempt(connection: Connection, answer: Answer, method: str, head: bytes, body: bytes) -> Call:
@@ -59,10 +78,9 @@ async def _attempt(connection: Connection, answer: Answer, method: str, head: by
     return call
 
 
-async def _connect(answer: Answer) -> Connection:
+async def _connect(answer: Answer, pool: Pool) -> Connection:
     loop = asyncio.get_running_loop()
-    lane = answer.lane
-    connecting = loop.create_task(lane.pool.connect(lane.route.timeouts.connect_s))
+    connecting = loop.create_task(pool.connect(answer.lane.route.timeouts.connect_s))
     try:
         await asyncio.wait({connecting}, timeout=max(0.0, answer.patience_until - loop.time()))
         if not connecting.done():

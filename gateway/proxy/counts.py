@@ -31,6 +31,7 @@ class Counts:
         self._answers: Tally[tuple[str, int]] = Tally()
         self._failures: Tally[tuple[str, str]] = Tally()
         self._unrecorded: Tally[tuple[str, str]] = Tally()
+        self._upstream: Tally[tuple[str, str, str]] = Tally()
         self._seconds: dict[str, _Durations] = {}
         registry = self._registry
         self._p_refused = Counter(
@@ -42,6 +43,12 @@ class Counts:
         )
         self._p_unrecorded = Counter(
             "answerable_unrecorded", "Calls that no entry states.", ["route"], registry=registry
+        )
+        self._p_upstream = Counter(
+            "answerable_upstream",
+            "Outcomes of attempts at one replica, and what became of it: opened, closed, unhealthy, healthy.",
+            ["route", "replica", "reason"],
+            registry=registry,
         )
         self._p_seconds = Histogram(
             "answerable_call_seconds", "From request to closing entry.", ["route"], buckets=BUCKETS_S, registry=registry
@@ -59,6 +66,10 @@ class Counts:
     def failed(self, route: str, code: str) -> None:
         """A model gave no answer, or not a whole one."""
         self._failures[route, code] += 1
+
+    def upstream(self, route: str, replica: str, reason: str) -> None:
+        """An attempt at a replica had this outcome, or the replica changed its state."""
+        self._upstream[route, replica, reason] += 1
 
     def unrecorded(self, tenant: str, route: str) -> None:
         """A call was let through that no entry will state."""
@@ -83,6 +94,9 @@ class Counts:
         for (route, code), count in self._failures.items():
             self._p_failures.labels(route, code).inc(count)
         self._failures.clear()
+        for labels, count in self._upstream.items():
+            self._p_upstream.labels(*labels).inc(count)
+        self._upstream.clear()
         for (_, route), count in self._unrecorded.items():
             self._p_unrecorded.labels(route).inc(count)
         self._unrecorded.clear()

@@ -78,6 +78,25 @@ class Busy(AnswerableError):
     advice = "Try again after the number of seconds in Retry-After; if it goes on, add workers."
 
 
+class RouteBusy(Busy):
+    """As many calls as may be are under way on a route, and no place became free in time."""
+
+    code = "route_busy"
+    advice = "Try again after the number of seconds in Retry-After, or raise the route's concurrency."
+
+
+class UpstreamOpen(AnswerableError):
+    """No endpoint of the route takes calls: their breakers are open, or their health checks fail."""
+
+    code = "upstream_open"
+    status = 503
+    advice = "Try again after the number of seconds in Retry-After; meanwhile look at the model endpoints."
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class UpstreamFailed(AnswerableError):
     """The model endpoint cannot be reached, broke off or spoke no HTTP; `sent`: it may have run the call."""
 

@@ -19,7 +19,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from config.errors import AnswerableError
 from gateway.proxy.answers import Answer
 from gateway.proxy.callers import Callers
-from gateway.proxy.calling import ask
+from gateway.proxy.calling import ask, ask_one_of
 from gateway.proxy.counts import Counts
 from gateway.proxy.errors import (
     BadRequest,
@@ -37,6 +37,7 @@ from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.own import Own
 from gateway.proxy.recording import Recorder, Recording, Unrecorded
+from gateway.proxy.replicas import Seat, Steering
 from gateway.proxy.routes import Routes
 from gateway.proxy.server import Inbound, Reply, error_reply, new_request_id
 from gateway.proxy.streams import stream
@@ -130,8 +131,14 @@ class Handler:
                 if head is None:
                     head = Head(message, credential, match, self._lanes[match.index])
                     self._heads.keep(message, head)
-                recording = self._admit(message, caller, head, body=body, received_ns=received_ns)
-                return await self._exchange(request, head, body, recording)
+                steering = head.lane.steering
+                seat = None if steering is None else await _seat(request, steering)
+                try:
+                    recording = self._admit(message, caller, head, body=body, received_ns=received_ns)
+                    return await self._exchange(request, head, body, recording, seat)
+                finally:
+                    if seat is not None:
+                        seat.leave()
             finally:
                 self._budget.give_back(len(body))
         finally:
@@ -235,7 +242,9 @@ class Handler:
             recorder.passed(tenant, route.name)
             return Unrecorded()
 
-    async def _exchange(self, request: Inbound, head: Head, body: bytes, recording: Recording | Unrecorded) -> Reply:
+    async def _exchange(
+        self, request: Inbound, head: Head, body: bytes, recording: Recording | Unrecorded, seat: Seat | None
+    ) -> Reply:
         """Ask the model and pass its answer on; the recording is closed in every case."""
         received_at = asyncio.get_running_loop().time()
         lane = head.lane
@@ -249,7 +258,11 @@ class Handler:
             keeps=self._keeps,
         )
         try:
-            call = await ask(answer, request.head.method, head.upstream(len(body)), body)
+            method, lines = request.head.method, head.upstream(len(body))
+            if seat is None:
+                call = await ask(answer, lane.pool, method, lines, body)
+            else:
+                call = await ask_one_of(seat, answer, method, lines, body)
             self._counts.answered(lane.route.name, call.status)
             if call.complete:
                 return await answer.whole(call)
@@ -260,3 +273,12 @@ class Handler:
         except BaseException:  # cancelled, or the journal gave up, or a fault of ours: say so, if it can still be said
             recording.lose(answer.lost())
             raise
+
+
+async def _seat(request: Inbound, steering: Steering) -> Seat:
+    """A place at a replica; a caller who has gone while waiting for one is refused rather than served."""
+    seat = await steering.enter()
+    if request.gone:
+        seat.leave()
+        raise BadRequest("the caller is gone", code="caller_gone")
+    return seat

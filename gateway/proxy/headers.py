@@ -27,6 +27,8 @@ HOP_BY_HOP = frozenset(
         b"http2-settings",
     }
 )
+# what `allow` lists need not name: what a body means, and what Connection takes out
+NEVER_FILTERED = frozenset({b"content-type", b"content-encoding", b"connection"})
 # framing and routing of one hop: set anew for the next
 REQUEST_DROPPED = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 ANSWER_DROPPED = HOP_BY_HOP | {b"content-length", b"alt-svc"}
@@ -71,6 +73,13 @@ def passed(headers: RawHeaders, dropped: frozenset[bytes], ours: bytes) -> list[
     if plain:
         lines = [line for line in lines if line[: line.index(b":")].lower() not in plain]
     return lines
+
+
+def only(headers: RawHeaders, allowed: frozenset[bytes] | None) -> RawHeaders:
+    """The headers that `allowed` names, in lower case, and those never filtered; all of them where it is None."""
+    if allowed is None:
+        return headers
+    return [pair for pair in headers if (low := lowered(pair[0])) in allowed or low in NEVER_FILTERED]
 
 
 def is_clean(head: bytes, lines: int) -> bool:

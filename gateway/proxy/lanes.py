@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,17 @@ import orjson
 
 from config.load import Configuration
 from config.secrets import reveal
-from config.settings import Route, RouteModel
+from config.settings import HeaderLists, Route, RouteModel
 from gateway.proxy import headers as heads
 from gateway.proxy.call import Limits
 from gateway.proxy.callers import CARRIERS
+from gateway.proxy.checking import watch
+from gateway.proxy.counts import Counts
 from gateway.proxy.errors import BadRequest, UpstreamFailed
 from gateway.proxy.exchange import Capturing, Model, Terms
 from gateway.proxy.limits import Budget
 from gateway.proxy.pool import Pool, Upstreams
+from gateway.proxy.steering import pools, steering
 
 MODELS_FILE = "models.json"
 VERSION_CHARS_MAX = 128  # of a version as an answer announces it
@@ -65,9 +68,11 @@ class AnswerHead:
 
     __slots__ = ("lines", "media")
 
-    def __init__(self, status: int, headers: heads.RawHeaders) -> None:
+    def __init__(
+        self, status: int, headers: heads.RawHeaders, *, dropped: frozenset[bytes], allowed: frozenset[bytes] | None
+    ) -> None:
         """Raises UpstreamFailed where a header would smuggle another line in."""
-        lines = heads.passed(headers, heads.ANSWER_DROPPED, heads.OURS_IN_ANSWERS)
+        lines = heads.passed(heads.only(headers, allowed), dropped, heads.OURS_IN_ANSWERS)
         passed = b"".join(lines)
         if not heads.is_clean(passed, len(lines)):
             raise UpstreamFailed("the model's headers hold control characters", code="upstream_malformed", sent=True)
@@ -78,15 +83,19 @@ class AnswerHead:
 class Lane:
     """One route, ready to be driven on."""
 
-    def __init__(self, route: Route, configuration: Configuration, upstreams: Upstreams, budget: Budget) -> None:
+    def __init__(
+        self, route: Route, configuration: Configuration, upstreams: Upstreams, budget: Budget, counts: Counts
+    ) -> None:
         """Reveal the upstream's credential and compile what the route declares.
 
         Raises:
-            config.errors.ConfigError: the credential is not there.
+            config.errors.ConfigError: the credential is not there, or a certificate cannot be read.
         """
         settings = configuration.settings.gateway
         self.route = route
-        self.pool: Pool = upstreams.pool(route.upstream)
+        endpoints = pools(route, configuration, upstreams)
+        self.pool: Pool = endpoints[0]
+        self.steering = steering(route, endpoints, counts)
         self.limits = Limits(buffer_bytes=settings.buffer_bytes_max, timeouts=route.timeouts, budget=budget)
         self.capturing = Capturing(route.capture, parse_bytes_max=settings.parse_bytes_max)
         self.terms = Terms(
@@ -94,14 +103,17 @@ class Lane:
         )
         self.recorded_request = heads.names(route.request_headers)
         self.recorded_response = heads.names(route.response_headers)
-        dropped = set(heads.REQUEST_DROPPED)
+        dropped = heads.REQUEST_DROPPED | heads.names(route.forward.request.deny)
         if configuration.settings.callers.mode != "open":
-            dropped |= set(CARRIERS)  # what proves the caller to us is not the model's to see
+            dropped |= frozenset(CARRIERS)  # what proves the caller to us is not the model's to see
         self._fixed = b"Host: " + self.pool.origin.authority + b"\r\n" + heads.VIA
         if route.upstream_auth is not None:
             self._fixed += _credential(route, configuration)
-            dropped.add(route.upstream_auth.header.lower().encode("ascii"))
-        self._dropped = frozenset(dropped)
+            dropped |= heads.names([route.upstream_auth.header])
+        self._dropped = dropped
+        self._allowed = _allowed(route.forward.request)
+        self._answers_dropped = heads.ANSWER_DROPPED | heads.names(route.forward.response.deny)
+        self._answers_allowed = _allowed(route.forward.response)
         self._fixed_lines = self._fixed.count(b"\n")
         self._version_header = (
             route.model.version_header.lower().encode("ascii")
@@ -118,7 +130,7 @@ class Lane:
         Raises:
             BadRequest: a header or the query would smuggle another line in.
         """
-        lines = heads.passed(headers, self._dropped, heads.OURS_IN_REQUESTS)
+        lines = heads.passed(heads.only(headers, self._allowed), self._dropped, heads.OURS_IN_REQUESTS)
         if query:
             target = target + b"?" + query.encode("utf-8", "surrogateescape")
         head = b"%b %b HTTP/1.1\r\n%b%b" % (method.encode("ascii"), target, self._fixed, b"".join(lines))
@@ -135,11 +147,18 @@ class Lane:
         key = (status, *headers)
         known = self._answer_heads.get(key)
         if known is None:
-            known = AnswerHead(status, headers)
+            known = AnswerHead(status, headers, dropped=self._answers_dropped, allowed=self._answers_allowed)
             if len(self._answer_heads) >= ANSWER_HEADS_MAX:
                 self._answer_heads.clear()
             self._answer_heads[key] = known
         return known
+
+    def watching(self) -> list[Coroutine[Any, Any, None]]:
+        """The health checks of this route's replicas, each to be run until it is cancelled."""
+        check = self.route.health
+        if check is None or self.steering is None:
+            return []
+        return [watch(self.steering, replica, check, self.limits, self._fixed) for replica in self.steering.replicas]
 
     def model(self, answered: heads.RawHeaders, models: Models) -> Model | None:
         """The model that gave this answer: as it announces itself, else as the route declares."""
@@ -169,6 +188,10 @@ def _model(declared: RouteModel, announced: str | None, models: Models) -> Model
     )
 
 
+def _allowed(lists: HeaderLists) -> frozenset[bytes] | None:
+    return None if lists.allow is None else heads.names(lists.allow)
+
+
 def _credential(route: Route, configuration: Configuration) -> bytes:
     auth = route.upstream_auth
     assert auth is not None
@@ -180,6 +203,6 @@ def _credential(route: Route, configuration: Configuration) -> bytes:
     return line
 
 
-def lanes(configuration: Configuration, upstreams: Upstreams, budget: Budget) -> Sequence[Lane]:
+def lanes(configuration: Configuration, upstreams: Upstreams, budget: Budget, counts: Counts) -> Sequence[Lane]:
     """A lane for each route, in the configuration's order."""
-    return [Lane(route, configuration, upstreams, budget) for route in configuration.settings.routes]
+    return [Lane(route, configuration, upstreams, budget, counts) for route in configuration.settings.routes]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -50,13 +50,23 @@ class Origin:
 class Pool:
     """The connections to one origin."""
 
-    def __init__(self, origin: Origin, *, tls: ssl.SSLContext | None = None) -> None:
-        """Connect to nothing yet; `tls` is used where the scheme is https, else the system's trust."""
+    def __init__(self, origin: Origin, *, tls: ssl.SSLContext | None = None, server_name: str | None = None) -> None:
+        """Connect to nothing yet; where the scheme is https, `tls` is used in place of the system's trust.
+
+        `server_name` is whom the certificate must name, where that is not the origin's host.
+        """
         self.origin = origin
         self._loop = asyncio.get_running_loop()
         self._tls = (tls or ssl.create_default_context()) if origin.scheme == "https" else None
+        self._server_name = server_name if origin.scheme == "https" else None
+        self._connecting = 0
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
+
+    @property
+    def outstanding(self) -> int:
+        """Calls under way at this endpoint, those that still wait for their connection included."""
+        return len(self._open) - len(self._idle) + self._connecting
 
     def idle(self) -> Connection | None:
         """A connection that was used before and is still there, the last one freed; None where there is none."""
@@ -74,10 +84,15 @@ class Pool:
             UpstreamSlow: not there within `timeout_s`.
         """
         origin = self.origin
+        self._connecting += 1
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._loop, self._free), origin.host, origin.port, ssl=self._tls
+                    lambda: Connection(self._loop, self._free),
+                    origin.host,
+                    origin.port,
+                    ssl=self._tls,
+                    server_hostname=self._server_name,
                 )
         except TimeoutError as error:
             raise UpstreamSlow(f"no connection within {timeout_s:g} s", code="upstream_connect_timeout") from error
@@ -85,6 +100,8 @@ class Pool:
             raise UpstreamFailed(f"no trusted TLS connection: {error.reason}", code="upstream_tls") from error
         except OSError as error:
             raise UpstreamFailed(f"no connection: {error.strerror or type(error).__name__}") from error
+        finally:
+            self._connecting -= 1
         self._open.add(connection)
         return connection
 
@@ -108,6 +125,8 @@ class Pool:
     def _free(self, connection: Connection) -> None:
         if not connection.alive:
             self._open.discard(connection)
+            if connection in self._idle:  # closed by the endpoint while nobody used it
+                self._idle.remove(connection)
         elif len(self._idle) >= IDLE_MAX:
             connection.abort()
         else:
@@ -124,14 +143,28 @@ class Pool:
 class Upstreams:
     """The pools of all origins of a configuration, and their ticker."""
 
-    def __init__(self, urls: Iterable[str], *, tls: ssl.SSLContext | None = None) -> None:
-        """One pool per origin; routes to the same endpoint share it."""
-        self._pools = {origin: Pool(origin, tls=tls) for origin in {Origin.of(url) for url in urls}}
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        """No pools yet; `tls` is used towards https endpoints in place of the system's trust."""
+        self._tls = tls
+        self._pools: dict[tuple[Origin, ssl.SSLContext | None, str | None], Pool] = {}
+        self._contexts: dict[Hashable, ssl.SSLContext] = {}
         self._ticker: asyncio.Task[None] | None = None
 
-    def pool(self, url: str) -> Pool:
-        """The pool of a configured upstream."""
-        return self._pools[Origin.of(url)]
+    def pool(self, url: str, *, tls: ssl.SSLContext | None = None, server_name: str | None = None) -> Pool:
+        """The pool of an endpoint: one for each origin and trust, shared by the routes that have it."""
+        origin, trust = Origin.of(url), tls or self._tls
+        key = (origin, trust, server_name)
+        known = self._pools.get(key)
+        if known is None:
+            known = self._pools[key] = Pool(origin, tls=trust, server_name=server_name)
+        return known
+
+    def context(self, settings: Hashable, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        """The TLS context for `settings`, made once: routes that say the same share their connections."""
+        known = self._contexts.get(settings)
+        if known is None:
+            known = self._contexts[settings] = make()
+        return known
 
     def start(self) -> None:
         """Begin to keep deadlines."""
