@@ -83,10 +83,6 @@ class Keyring:
             sign_as_host=host.sign,
         )
 
-    def vouch(self, origin: str, process_key: bytes) -> bytes:
-        """The host's signature that this process key may write this origin."""
-        return self.host.sign(vouch_text(origin, process_key))
-
     @cached_property
     def master_public(self) -> bytes:
         """32 bytes: whom segment keys are sealed for."""

@@ -14,7 +14,7 @@ from typing import Any
 from gateway.keeper import metrics
 from gateway.keeper.feed import Feed, Feeds
 from gateway.keeper.progress import Progress
-from gateway.keeper.sheets import ERROR_BYTES_MAX, LABEL_BYTES_MAX, Row, Scope, Sheet, Sheets, clipped
+from gateway.keeper.sheets import ERROR_BYTES_MAX, Row, Scope, Sheet, Sheets, clipped
 from gateway.keeper.study import Studied, Study
 from gateway.keeper.tail import Library
 from gateway.keeper.writing import Writer
@@ -112,7 +112,7 @@ def _row(studied: Studied) -> Row:
     return (
         studied.decision,
         b64(studied.leaf),
-        None if extracted.label is None else clipped(extracted.label, LABEL_BYTES_MAX),
+        extracted.label,  # never longer than LABEL_BYTES_MAX of storage/protocols: beyond, it is an error and no label
         extracted.favourable,
         extracted.score,
         studied.case,

@@ -18,7 +18,6 @@ COLUMNS = ("decision", "leaf", "label", "favourable", "score", "case", "subject"
 ROWS_MAX = 256
 ROWS_BYTES_MAX = 60_000  # leaves room for the other fields below the 65,535 bytes of an entry
 SHEETS_MAX = 1_024  # open sheets; beyond, all are closed at once: smaller entries, not more memory
-LABEL_BYTES_MAX = 64
 ERROR_BYTES_MAX = 200
 
 Row = tuple[str, str, str | None, int | None, float | None, str | None, str | None, str | None]
