@@ -9,6 +9,7 @@ import typer
 from config.load import load
 from config.registration import load_registration
 from config.secrets import reveal
+from gateway.proxy.routes import unrecorded_beside_recorded
 
 app = typer.Typer(help="Look at a configuration without starting anything.", no_args_is_help=True)
 
@@ -24,5 +25,8 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file to check.")])
         references.append(configuration.settings.storage.password)
     for reference in references:
         reveal(reference, base=configuration.base, environ=os.environ)
+    for route in configuration.settings.routes:
+        for warning in unrecorded_beside_recorded(route):
+            typer.echo(f"{file}: warning: {warning}", err=True)
     routes = ", ".join(route.name for route in configuration.settings.routes)
     typer.echo(f"{file}: sound. Routes: {routes}. Digest: {configuration.digest}")

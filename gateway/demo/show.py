@@ -106,7 +106,7 @@ def _tree(trained: Trained, upstream: str, *, port: int, desk_port: int) -> dict
                 "name": "mortgage",
                 "prefix": "/mortgage",
                 "upstream": upstream,
-                "record": [{"path": "/score", "as": "decision"}, {"path": "/**", "as": "none"}],
+                "record": [{"path": "/score", "as": "decision"}, {"path": "/**", "as": "call"}],
                 "extract": EXTRACT,
                 "model": {"name": NAME, "version_header": VERSION_HEADER},
             }

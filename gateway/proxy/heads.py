@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from aiohttp.http_parser import RawRequestMessage
 
 from gateway.proxy import headers as heads
+from gateway.proxy.errors import BadRequest
 from gateway.proxy.exchange import said_in, trace_of
 from gateway.proxy.lanes import Lane
 from gateway.proxy.routes import Match
@@ -31,6 +32,8 @@ class Head:
         """Raises BadRequest for what cannot be recorded, or would smuggle another line in."""
         raw = message.raw_headers
         query = message.path.partition("?")[2]
+        if "#" in query:
+            raise BadRequest("a request's target has no fragment", code="path_malformed")
         self.credential = credential
         self.match = match
         self.lane = lane

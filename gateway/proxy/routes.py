@@ -2,8 +2,9 @@
 
 A prefix matches on a segment boundary (`/mortgage` matches `/mortgage` and `/mortgage/x`, not `/mortgages`); the
 longest wins. What the record rules match is the path after the prefix, percent-decoded; what is forwarded is the
-path as it came. Paths that upstreams may read differently from us (dot segments, encoded slashes, backslashes,
-controls) are refused, so that no spelling reaches a recorded endpoint through a rule that says `none`.
+path as it came. Paths that upstreams may read differently from us (dot segments, empty segments, encoded slashes,
+fragments, parameters, backslashes, controls) are refused, so that no spelling reaches a recorded endpoint through a
+rule that says `none`.
 """
 
 from __future__ import annotations
@@ -20,19 +21,26 @@ from gateway.proxy.errors import BadRequest, RouteUnknown
 RecordAs = Literal["decision", "call", "none"]
 REMEMBERED_MAX = 4096  # paths; beyond it all are forgotten, since who makes up so many will make up more
 
-_AMBIGUOUS = re.compile(rb"%2f|%5c|%00|\\|[\x00-\x20\x7f]", re.IGNORECASE)
-_DOTS = re.compile(r"(^|/)\.{1,2}(/|;|$)")
+# what ends or splits a path for some servers: a fragment, a query, parameters of a segment, encoded or not
+_AMBIGUOUS = re.compile(rb"%2f|%5c|%00|%23|%3b|%3f|[\\#;?]|[\x00-\x20\x7f]", re.IGNORECASE)
+_DOTS = re.compile(r"(^|/)\.{1,2}(/|$)")
+_EMPTY_SEGMENT = "//"  # which some servers merge into one slash
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Where one path goes: the route, what is recorded, and the upstream's path (base included, no query)."""
+    """Where one path goes: the route, what is recorded, and the upstream's path (base included, no query).
+
+    `stated` is all that entries say of the path in clear: the prefix and the pattern of the rule, since the rest may
+    name a person (`/customers/*/score`).
+    """
 
     route: Route
     index: int  # of the route in the configuration
     record: RecordAs
     target: bytes
+    stated: str
 
 
 class Routes:
@@ -68,8 +76,10 @@ class Routes:
                 rest = path[len(prefix) :]
                 target = self._bases[index] + (rest if route.strip_prefix else path) or "/"
                 inside = readable[len(prefix) :] or "/"
-                record: RecordAs = next((rule for pattern, rule in rules if pattern.fullmatch(inside)), "decision")
-                return Match(route, index, record, target.encode("ascii"))
+                record, rule = next(
+                    ((as_, glob) for pattern, as_, glob in rules if pattern.fullmatch(inside)), ("decision", "/**")
+                )
+                return Match(route, index, record, target.encode("ascii"), prefix + rule)
         raise RouteUnknown("no route has a prefix that this path begins with")
 
 
@@ -84,13 +94,34 @@ def plain(path: str) -> str:
         text = unquote_to_bytes(raw).decode("utf-8")
     except UnicodeError as error:
         raise BadRequest("the path is not percent-encoded UTF-8", code="path_malformed") from error
-    if not path.startswith("/") or _AMBIGUOUS.search(raw) or _BROKEN_ESCAPE.search(raw) or _DOTS.search(text):
+    if (
+        not path.startswith("/")
+        or _AMBIGUOUS.search(raw)
+        or _BROKEN_ESCAPE.search(raw)
+        or _EMPTY_SEGMENT in text
+        or _DOTS.search(text)
+    ):
         raise BadRequest("the path can be read in more than one way", code="path_malformed")
     return text
 
 
-def _rules(rules: Sequence[RecordRule]) -> list[tuple[re.Pattern[str], RecordAs]]:
-    return [(_glob(rule.path), rule.as_) for rule in rules]
+def unrecorded_beside_recorded(route: Route) -> list[str]:
+    """What a person should know of the record rules of `route`: one sentence for each rule that is risky."""
+    recorded = ""
+    warnings = []
+    for rule in route.record:
+        if rule.as_ != "none":
+            recorded = recorded or rule.path
+        elif recorded and "*" in rule.path:
+            warnings.append(
+                f"route {route.name}: {rule.path} says none and follows {recorded}, which is recorded. A spelling of "
+                f"that path which only the model endpoint understands would leave no entry; say call instead."
+            )
+    return warnings
+
+
+def _rules(rules: Sequence[RecordRule]) -> list[tuple[re.Pattern[str], RecordAs, str]]:
+    return [(_glob(rule.path), rule.as_, rule.path) for rule in rules]
 
 
 def _glob(glob: str) -> re.Pattern[str]:

@@ -52,6 +52,15 @@ def test_a_sound_configuration_is_told_with_its_routes_and_digest(config):
     assert "sound. Routes: credit. Digest: " in out
 
 
+def test_a_wildcard_that_says_none_after_a_recorded_rule_is_told_as_a_warning(config):
+    rules = [{"path": "/score", "as": "decision"}, {"path": "/**", "as": "none"}]
+    route = {**yaml.safe_load(config.read_text())["routes"][0], "record": rules}
+    code, out, err = run("config", "check", str(changed(config, routes=[route])))
+    assert code == 0
+    assert "sound." in out
+    assert "warning: route credit: /** says none and follows /score" in " ".join(err.split())
+
+
 def test_a_faulty_configuration_exits_2_and_names_file_and_key(config):
     code, _, err = run("config", "check", str(changed(config, gatewy={})))
     assert code == 2

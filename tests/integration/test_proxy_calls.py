@@ -104,6 +104,19 @@ async def test_case_and_subject_are_captured_from_the_body_where_the_route_decla
     assert first["case"] != first["subject"]
 
 
+@pytest.mark.parametrize("spelling", ["/m/score#x", "/m/score?a=1#x", "/m//score", "/m/score;v=1", "/m/score%23x"])
+async def test_no_spelling_of_a_recorded_path_reaches_the_model_through_a_rule_that_says_none(
+    tmp_path: Path, spelling: str
+):
+    rules = [{"path": "/score", "as": "decision"}, {"path": "/**", "as": "none"}]
+    async with Upstream(good) as model:
+        made = configuration(tmp_path, model.url, route={"record": rules})
+        async with working(made) as worker, Client.to(worker) as c:
+            got = await c.ask(target=spelling)
+            assert (got.status, got.code) == (400, "path_malformed")
+        assert model.seen == []
+
+
 async def test_record_rules_make_calls_and_counts_of_some_paths(tmp_path: Path):
     rules = [{"path": "/health", "as": "none"}, {"path": "/models/**", "as": "call"}, {"path": "/**", "as": "decision"}]
     async with Upstream(good) as model:

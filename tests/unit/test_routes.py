@@ -2,7 +2,7 @@ import pytest
 
 from config.settings import Route
 from gateway.proxy.errors import BadRequest, RouteUnknown
-from gateway.proxy.routes import REMEMBERED_MAX, Routes
+from gateway.proxy.routes import REMEMBERED_MAX, Routes, unrecorded_beside_recorded
 
 
 def route(name: str, prefix: str, **more: object) -> Route:
@@ -71,6 +71,14 @@ def test_rules_see_the_decoded_path_and_the_model_gets_it_as_it_came():
         "/m/./x",
         "/m/%2e%2E/x",
         "/m/..;a=b/x",
+        "/m/health#x",
+        "/m/health%23x",
+        "/m/health%3Fx",
+        "/m/health;v=1",
+        "/m/health%3bv=1",
+        "/m//health",
+        "/m/health//",
+        "//m/health",
         "/m/a%2fb",
         "/m/a%5Cb",
         "/m/a\\b",
@@ -90,6 +98,29 @@ def test_rules_see_the_decoded_path_and_the_model_gets_it_as_it_came():
 def test_a_path_with_two_readings_is_refused(path):
     with pytest.raises(BadRequest):
         Routes([route("m", "/m", record=[{"path": "/health/**", "as": "none"}])]).match(path)
+
+
+def test_entries_state_the_rule_and_never_what_the_path_says_beyond_it():
+    rules = [{"path": "/score", "as": "decision"}, {"path": "/customers/*/score", "as": "decision"}]
+    routes = Routes([route("m", "/m", record=rules), route("root", "/", record=rules)])
+    stated = {path: routes.match(path).stated for path in ("/m/score", "/m/customers/1-2/score", "/m/1-2", "/score")}
+    assert stated == {
+        "/m/score": "/m/score",
+        "/m/customers/1-2/score": "/m/customers/*/score",
+        "/m/1-2": "/m/**",
+        "/score": "/score",
+    }
+
+
+def test_a_wildcard_that_says_none_after_a_recorded_rule_is_worth_a_warning():
+    def warned(*rules: tuple[str, str]) -> list[str]:
+        made = [{"path": path, "as": as_} for path, as_ in rules]
+        return unrecorded_beside_recorded(route("m", "/m", record=made))
+
+    assert warned(("/health/**", "none"), ("/score", "decision"), ("/health", "none"), ("/**", "call")) == []
+    (warning,) = warned(("/score", "decision"), ("/**", "none"))
+    assert "route m: /**" in warning
+    assert "/score" in warning
 
 
 def test_made_up_paths_do_not_fill_the_memory():
