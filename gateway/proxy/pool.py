@@ -59,14 +59,9 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._tls = (tls or ssl.create_default_context()) if origin.scheme == "https" else None
         self._server_name = server_name if origin.scheme == "https" else None
-        self._connecting = 0
+        self.seats = 0  # calls under way here of routes that choose among replicas (see replicas.py)
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
-
-    @property
-    def outstanding(self) -> int:
-        """Calls under way at this endpoint, those that still wait for their connection included."""
-        return len(self._open) - len(self._idle) + self._connecting
 
     def idle(self) -> Connection | None:
         """A connection that was used before and is still there, the last one freed; None where there is none."""
@@ -84,7 +79,6 @@ class Pool:
             UpstreamSlow: not there within `timeout_s`.
         """
         origin = self.origin
-        self._connecting += 1
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await self._loop.create_connection(
@@ -100,8 +94,6 @@ class Pool:
             raise UpstreamFailed(f"no trusted TLS connection: {error.reason}", code="upstream_tls") from error
         except OSError as error:
             raise UpstreamFailed(f"no connection: {error.strerror or type(error).__name__}") from error
-        finally:
-            self._connecting -= 1
         self._open.add(connection)
         return connection
 
@@ -125,8 +117,6 @@ class Pool:
     def _free(self, connection: Connection) -> None:
         if not connection.alive:
             self._open.discard(connection)
-            if connection in self._idle:  # closed by the endpoint while nobody used it
-                self._idle.remove(connection)
         elif len(self._idle) >= IDLE_MAX:
             connection.abort()
         else:

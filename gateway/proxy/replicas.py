@@ -1,7 +1,8 @@
 """The replicas of one route: which of them gets a call, what it came to, and which get none for now.
 
 A route with one endpoint, no breaker, no health check and no limit has none of this (`steering` is None) and pays for
-none of it. What is under way at a replica is what its pool has in use, on all routes of this worker together.
+none of it. What is under way at an endpoint is counted over all routes of this worker that choose, and from the moment
+of the choice: a burst of calls that find no connection yet must not all go the same way.
 """
 
 from __future__ import annotations
@@ -84,10 +85,11 @@ class Seat:
         self._failed(error.code)
         if error.code not in NEVER_SENT:
             return False
-        self._tried = (*self._tried, self.replica)
+        self._tried = (*self._tried, self.replica)  # which keeps the seat if there is no other
         other = self._steering.choose(self._loop.time(), passing_over=self._tried)
         if other is None:
             return False
+        self.replica.pool.seats -= 1
         self.replica = other
         self._sit()
         return True
@@ -97,6 +99,7 @@ class Seat:
         if self._left:
             return
         self._left = True
+        self.replica.pool.seats -= 1
         if not self._told and self.replica.breaker is not None:
             self.replica.breaker.abandoned(self._period)
         error = self.call.error if self.call is not None else None
@@ -107,6 +110,7 @@ class Seat:
 
     def _sit(self) -> None:
         self._told = False
+        self.replica.pool.seats += 1
         if self.replica.breaker is not None:
             self._period = self.replica.breaker.begin(self._loop.time())
 
@@ -171,7 +175,7 @@ class Steering:
         able = [replica for replica in self.replicas if replica not in passing_over and replica.available(now)]
         if len(able) < 2:
             return able[0] if able else None
-        return able[least([replica.pool.outstanding for replica in able], self._roll())]
+        return able[least([replica.pool.seats for replica in able], self._roll())]
 
     def _seat(self, loop: asyncio.AbstractEventLoop) -> Seat:
         replica = self.choose(loop.time())

@@ -41,6 +41,14 @@ def server_context(made: Authority) -> ssl.SSLContext:
     return context
 
 
+def demanding_context(made: Authority) -> ssl.SSLContext:
+    """A server that talks only to whom the authority has signed."""
+    context = server_context(made)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(made.ca)
+    return context
+
+
 def _signed(
     name: str, key: ec.EllipticCurvePrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *, ca: bool
 ) -> x509.Certificate:

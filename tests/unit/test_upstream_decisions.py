@@ -102,9 +102,12 @@ def test_a_breaker_never_stays_open_for_longer_than_it_says_and_never_lets_two_p
         probe = breaker.state(now) == "half_open"
         period = breaker.begin(now)
         assert breaker.allows(now) is not probe
-        {"f": lambda: breaker.failed(period, now), "s": lambda: breaker.succeeded(period)}.get(
-            what, lambda: breaker.abandoned(period)
-        )()
+        if what == "f":
+            breaker.failed(period, now)
+        elif what == "s":
+            breaker.succeeded(period)
+        else:
+            breaker.abandoned(period)
 
 
 @pytest.mark.parametrize(
