@@ -16,7 +16,7 @@ no disk. Opening the log again copies what is whole into a new file, so that wha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Seal:
     stop: Position
     month: int
     digests: dict[str, str]  # table → digest of the rows that belong there
+    early: dict[str, str] = field(default_factory=dict)  # key id → class, of chunks that only a later entry names
     repairs: tuple[str, ...] = ()  # the tables whose rows were sent again
 
     def as_json(self) -> dict[str, Any]:
@@ -53,6 +54,7 @@ class Seal:
             "stop": self.stop.as_json(),
             "month": self.month,
             "digests": self.digests,
+            **({"early": self.early} if self.early else {}),
         }
 
 
@@ -163,6 +165,7 @@ class ShipLog:
                 stop=Position.from_json(value["stop"]),
                 month=value["month"],
                 digests=value["digests"],
+                early=value.get("early", {}),
             )
         elif op == "repair" and self.pending is not None and value["number"] == self.pending.number:
             self.pending = replace(self.pending, repairs=(*self.pending.repairs, value["table"]))

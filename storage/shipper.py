@@ -4,7 +4,8 @@
 
 The seal fixes which rows belong together, so a restart makes the same rows again. An insert whose outcome is not known
 is never repeated blindly: what is there is read back first, and only what is missing is sent, announced by a repair
-line. Entries go last: whoever sees an entry can see its parts and keys.
+line. Entries go last: whoever sees an entry can see its parts and keys. A shipper that begins where the database holds
+more than its log tells (the log was lost, or is an older copy) reads all of that back and sends only what is missing.
 
 Nothing is handed in here that is not below the journal's watermark; nothing may leave the journal before `position`.
 """
@@ -12,7 +13,7 @@ Nothing is handed in here that is not below the journal's watermark; nothing may
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,11 +23,12 @@ from typing import TypeVar, cast
 from storage.batch import Batch
 from storage.clickhouse import Database
 from storage.durable import KERNEL, Syscalls
-from storage.errors import JournalCorrupt, StorageUnavailable
-from storage.freight import Freight, Packer, segment_rows
+from storage.errors import JournalCorrupt, StorageUnavailable, Unverifiable
+from storage.freight import Freight, Packer, named, segment_rows
 from storage.lines import Rows
 from storage.readback import bring, missing
 from storage.reading import Position
+from storage.resumption import begun_classes, is_covered, of_one_month, stored_end
 from storage.shiplog import Seal, ShipLog
 
 ROWS_MAX = 5_000  # of one range, over all tables: read back in some 20 ms
@@ -73,8 +75,11 @@ class Shipper:
         self._header = header
         self._clock_ns = clock_ns
         self._log = ShipLog(ship, origin, calls)
-        self._packer = Packer(origin)
-        self._in_doubt = self._log.pending is not None
+        self._packer = Packer(origin, partial(begun_classes, database, origin))
+        self._stored_end: int | None = None  # one past the highest number in the database when this shipper began
+        self._unsent = 0  # the range that this shipper sealed and of which it has sent nothing yet
+        self._waited: Position | None = None  # where chunks were left for an entry to come, once
+        self._pool = ThreadPoolExecutor(3, "ship")  # a call for each table
         self._segments: set[int] = set()  # whose header was read back
 
     @property
@@ -103,17 +108,29 @@ class Shipper:
             JournalCorrupt: the journal does not hold what was sealed.
         """
         seal = self._log.pending
-        chosen = choose(batches) if seal is None else _until(batches, seal)
-        if not chosen:
-            return None
-        month = self._month() if seal is None else seal.month
-        freight = self._packer.pack(chosen, month=month)
+        if self._stored_end is None and batches:
+            self._resume(batches[0].first)
         if seal is None:
-            seal = self._seal(chosen, freight, month)
-        elif freight.digests() != seal.digests:
-            raise JournalCorrupt(f"{self.origin}: other rows in the journal than were sealed as range {seal.number}")
-        self._bring_headers(chosen)
-        repaired = self._bring(freight, seal)
+            loaded = self._load(batches)
+            if loaded is None:
+                return None
+            chosen, freight, seal = loaded
+            self._log.seal(seal)
+            self._unsent = seal.number
+        else:
+            chosen = _until(batches, seal)
+            if not chosen:
+                return None
+            freight = self._packer.pack(chosen, month=seal.month, early=seal.early)
+            if freight.digests() != seal.digests:
+                raise JournalCorrupt(
+                    f"{self.origin}: other rows in the journal than were sealed as range {seal.number}"
+                )
+        try:
+            self._bring_headers(chosen)
+            repaired = self._bring(freight, seal)
+        except Unverifiable as error:
+            raise self._explained(error, seal) from error
         self._log.shipped()
         return Shipped(
             number=seal.number,
@@ -125,43 +142,100 @@ class Shipper:
             repaired=repaired,
         )
 
+    def close(self) -> None:
+        """Let the threads go."""
+        self._pool.shutdown()
+
+    def _resume(self, first: int) -> None:
+        """Ask the database what it holds beyond the log, before anything is sent; the journal goes on at `first`."""
+        known = self._log.next_seq
+        if first > known and not is_covered(self._database, self.origin, known, first):
+            raise Unverifiable(
+                f"{self.origin}: shipped up to {known} by the ship log, the journal begins at {first}, and the database"
+                " does not hold every entry between once"
+            )
+        self._stored_end = stored_end(self._database, self.origin, min(first, known))
+
+    @property
+    def _is_behind(self) -> bool:
+        """The database may hold rows of what the log does not know to be shipped: nothing is sent blindly."""
+        return self._stored_end is None or self._log.next_seq < self._stored_end
+
+    def _load(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Freight, Seal] | None:
+        """The next range, not sealed yet; None where more batches are needed."""
+        chosen, month = choose(batches), None
+        if chosen and self._is_behind:
+            chosen, month = of_one_month(self._database, self.origin, chosen)
+        if not chosen:
+            return None
+        month = self._month() if month is None else month
+        freight, early = self._packer.pack(chosen, month=month), {}
+        if freight.unclassed:  # chunks came before the entry that names their key
+            rest = batches[len(chosen) :]
+            early = named(rest, freight.unclassed)
+            if not rest and self._waited != _end(chosen[0]):  # it may be about to come
+                self._waited = _end(chosen[0])
+                return None
+            if early:
+                freight = self._packer.pack(chosen, month=month, early=early)
+        return chosen, freight, self._seal(chosen, freight, month, early)
+
     def _month(self) -> int:
         """YYYYMM of now, never before the month of the last range: the clock may jump back, partitions may not."""
         now = datetime.fromtimestamp(self._clock_ns() / 1e9, tz=UTC)
         return max(self._log.month, now.year * 100 + now.month)
 
-    def _seal(self, chosen: Sequence[Batch], freight: Freight, month: int) -> Seal:
-        first = self._log.next_seq
+    def _seal(self, chosen: Sequence[Batch], freight: Freight, month: int, early: dict[str, str]) -> Seal:
+        first = max(self._log.next_seq, chosen[0].first)
         ends = (batch.first + batch.count for batch in chosen if batch.count)
-        seal = Seal(
+        return Seal(
             number=self._log.number + 1,
             first=first,
             end=max(ends, default=first),
             stop=_end(chosen[-1]),
             month=month,
             digests=freight.digests(),
+            early=early,
         )
-        self._log.seal(seal)
-        return seal
 
     def _bring(self, freight: Freight, seal: Seal) -> int:
         """Bring the range into the database and read it back; returns the number of rows that were sent again."""
-        tables = (freight.keys, freight.parts, freight.entries)
-        if not self._in_doubt:
-            self._in_doubt = True  # until it was read back
-            _together(self._first_time(freight.keys, seal), self._first_time(freight.parts, seal))
+        if self._unsent == seal.number and not (self._is_behind and self._is_there(freight)):
+            self._unsent = 0
+            self._together(self._first_time(freight.keys, seal), self._first_time(freight.parts, seal))
             self._first_time(freight.entries, seal)()
         repaired = 0
         for _ in range(REPAIRS_MAX):
-            found = _together(*(partial(missing, self._database, rows) for rows in tables))
+            found = self._missing(freight)
             if not any(found):
-                self._in_doubt = False
                 return repaired
-            for rows, places in zip(tables, found, strict=True):
+            for rows, places in zip(freight.tables(), found, strict=True):
                 repaired += len(places)
                 if places:
                     self._repair(rows, places)
         raise StorageUnavailable(f"{self.origin}: rows of range {seal.number} were acknowledged and are not there")
+
+    def _is_there(self, freight: Freight) -> bool:
+        """Whether any row of the range is in the database."""
+        found = zip(freight.tables(), self._missing(freight), strict=True)
+        return any(len(places) < len(rows.rows) for rows, places in found)
+
+    def _missing(self, freight: Freight) -> list[list[int]]:
+        return self._together(*(partial(missing, self._database, rows) for rows in freight.tables()))
+
+    def _together(self, *calls: Callable[[], Result]) -> list[Result]:
+        """Run the calls side by side: most of an insert is waiting for the disk. All have ended on return or raise."""
+        running = [self._pool.submit(call) for call in calls]
+        wait(running)
+        return [one.result() for one in running]
+
+    def _explained(self, error: Unverifiable, seal: Seal) -> Unverifiable:
+        if self._stored_end is None or self._stored_end <= seal.first:
+            return error
+        return Unverifiable(
+            f"{self.origin}: range {seal.number} begins at {seal.first}, the database held rows up to"
+            f" {self._stored_end - 1} before it was sent, and they are not those of the journal: {error.message}"
+        )
 
     def _first_time(self, rows: Rows, seal: Seal) -> Callable[[], None]:
         def insert() -> None:
@@ -215,12 +289,6 @@ def _until(batches: Sequence[Batch], seal: Seal) -> Sequence[Batch]:
         if _end(batch) == seal.stop:
             return batches[:count]
     return ()
-
-
-def _together(*calls: Callable[[], Result]) -> list[Result]:
-    """Run the calls side by side: most of an insert is waiting for the disk. All have ended on return or raise."""
-    with ThreadPoolExecutor(len(calls), "ship") as pool:
-        return [future.result() for future in [pool.submit(call) for call in calls]]
 
 
 def _end(batch: Batch) -> Position:

@@ -154,6 +154,7 @@ class Shipping:
         """Let files go."""
         for line in self._lines.values():
             line.reader.close()
+            line.shipper.close()
 
     # --- in a thread ----------------------------------------------------------------------------------------
 
@@ -177,6 +178,7 @@ class Shipping:
         if line is not None:
             # the epoch was moved into quarantine: its ship log goes on, its files are elsewhere
             line.reader.close()
+            line.shipper.close()
         try:
             line = self._opened(shelf)
         except (StorageUnavailable, QueryError):

@@ -17,7 +17,7 @@ from storage.freight import Packer
 from storage.migrate import migrate
 from storage.readback import missing
 from storage.reading import Position
-from storage.segment import StoredPart
+from storage.segment import StoredPart, WrappedKey
 from storage.shiplog import LOG_BYTES_MAX, Seal, ShipLog
 from storage.shipper import BYTES_MAX, ROWS_MAX, Shipped, Shipper, choose
 from tests.support.batches import START_NS, Shard, described
@@ -254,6 +254,166 @@ def pending(database: Database, tmp_path: Path, shard: Shard) -> None:
     assert ShipLog(tmp_path / "ship", shard.origin).pending is not None
 
 
+MONTH_NS = 31 * 86_400 * 10**9
+
+
+def shipped_over_two_months(database: Database, tmp_path: Path) -> tuple[Shard, Path]:
+    """A shard shipped in two months, the log as it was after the first range."""
+    shard = small(2)
+    ship_all(shipper(database, tmp_path, shard), shard)
+    path = ShipLog(tmp_path / "ship", shard.origin).path
+    old = path.read_bytes()
+    shard.decisions(3, size=50)
+    identifier = begun(shard, named_by="key")[0].key_id
+    for chunk in range(2):  # the first fills a range by itself, whose entry is yet to come
+        shard.commit(parts=[StoredPart(identifier, 1, chunk, b"x" * (BYTES_MAX // 2 + 1))])
+    ship_all(shipper(database, tmp_path, shard, clock_ns=lambda: START_NS + MONTH_NS), shard)
+    (tmp_path / "old.log").write_bytes(old)
+    return shard, path
+
+
+@pytest.mark.parametrize("left", ["nothing", "an older log", "a log of which a seal is the last line"])
+def test_a_lost_or_older_ship_log_doubles_nothing(database: Database, tmp_path: Path, left: str) -> None:
+    shard, path = shipped_over_two_months(database, tmp_path)
+    old = (tmp_path / "old.log").read_bytes()
+    if left == "nothing":
+        path.unlink()
+        path.parent.rmdir()
+    else:
+        path.write_bytes(old if left == "an older log" else b"".join(old.splitlines(keepends=True)[:-1]))
+    shard.decisions(3, size=50)
+    now_ns = START_NS + 2 * MONTH_NS
+    done = ship_all(shipper(database, tmp_path, shard, clock_ns=lambda: now_ns), shard)
+    assert_exactly_once(database, shard)
+    assert [one.end for one in done][-2:] == [10, 13]
+    months = database.rows("SELECT month, min(seq), max(seq) FROM entries GROUP BY month ORDER BY month")
+    assert months == [(202603, 0, 5), (202604, 6, 9), (202605, 10, 12)]
+
+
+def test_rows_that_are_gone_are_sent_again_after_the_ship_log_was_lost(embedded: Database, tmp_path: Path) -> None:
+    shard, path = shipped_over_two_months(embedded, tmp_path)
+    path.unlink()
+    embedded.command("ALTER TABLE entries DELETE WHERE seq = 4", settings={"mutations_sync": 2})
+    shard.decisions(3, size=50)
+    repaired = [one.repaired for one in ship_all(shipper(embedded, tmp_path, shard), shard)]
+    assert repaired == [1, 0, 0, 0]
+    assert_exactly_once(embedded, shard)
+
+
+def test_another_journal_than_the_database_has_rows_of_is_refused_where_the_log_was_lost(
+    embedded: Database, tmp_path: Path
+) -> None:
+    _, path = shipped_over_two_months(embedded, tmp_path)
+    path.unlink()
+    other = small(2)
+    embedded.command("ALTER TABLE segment_keys DELETE WHERE 1", settings={"mutations_sync": 2})  # told apart by rows
+    with pytest.raises(Unverifiable, match="held rows up to 10 before it was sent, and they are not those"):
+        ship_all(shipper(embedded, tmp_path, other), other)
+    assert embedded.rows("SELECT count(), uniqExact(seq) FROM entries") == [(10, 10)]
+
+
+def test_a_journal_whose_beginning_is_gone_is_taken_up_only_where_the_database_has_it(
+    embedded: Database, tmp_path: Path
+) -> None:
+    shard = small(segments=2)
+    ship_all(shipper(embedded, tmp_path, shard), shard)
+    shard.decisions(3)
+    for lost in (False, True):
+        ShipLog(tmp_path / "ship", shard.origin).path.unlink()
+        ship = shipper(embedded, tmp_path, shard)
+        rest = [batch for batch in shard.batches if batch.segment]
+        if not lost:
+            done = ship.ship(rest)
+            assert done is not None
+            assert (done.first, done.end, ship.next_seq) == (9, 21, 21)
+            assert_exactly_once(embedded, shard)
+            embedded.command("ALTER TABLE entries DELETE WHERE seq = 4", settings={"mutations_sync": 2})
+        else:
+            with pytest.raises(Unverifiable, match="does not hold every entry between once"):
+                ship.ship(rest)
+
+
+@pytest.mark.parametrize("column", ["month", "retention"])
+@pytest.mark.parametrize("table", ["entries", "parts"])
+def test_rows_filed_under_another_month_or_class_stop_the_shard(
+    embedded: Database, tmp_path: Path, table: str, column: str
+) -> None:
+    shard = small()
+    pending(embedded, tmp_path, shard)
+    place, value = ("seq" if table == "entries" else "at"), "203001" if column == "month" else "'short'"
+    where = f"{place} = 3"
+    embedded.command(f"INSERT INTO {table} SELECT * REPLACE ({value} AS {column}) FROM {table} WHERE {where}")
+    embedded.command(
+        f"ALTER TABLE {table} DELETE WHERE {where} AND {column} != {value}", settings={"mutations_sync": 2}
+    )
+    with pytest.raises(Unverifiable):
+        ship_all(shipper(embedded, tmp_path, shard), shard)
+
+
+def begun(shard: Shard, *, named_by: str) -> tuple[StoredPart, ...]:
+    """A begin entry of class `credit` with its key, named by its parts or by `key`; chunks that are yet to come."""
+    identifier = shard.ids.new()
+    request = StoredPart(identifier, 0, 0, b"request")
+    key = WrappedKey(identifier, 0, os.urandom(48), shard.header.first_seq)
+    fields: dict[str, object] = {"retention": "credit", "record": "decision"}
+    if named_by == "key":
+        fields["key"] = identifier
+        shard.commit([shard.draft("begin", decision=shard.ids.new(), route="r", fields=fields)], keys=[key])
+    else:
+        parts = (described("request", request),)
+        draft = shard.draft("begin", decision=shard.ids.new(), route="r", parts=parts, fields=fields)
+        shard.commit([draft], [request], [key])
+    return tuple(StoredPart(identifier, 1, chunk, b"chunk") for chunk in range(3))
+
+
+@pytest.mark.parametrize("named_by", ["key", "parts"])
+def test_chunks_of_an_open_stream_keep_the_class_of_their_begin_entry_over_a_restart(
+    database: Database, tmp_path: Path, named_by: str
+) -> None:
+    shard = small(1)
+    chunks = begun(shard, named_by=named_by)
+    ship_all(shipper(database, tmp_path, shard), shard)
+    shard.roll()
+    for chunk in chunks:
+        shard.commit(parts=[chunk])
+    shard.decisions(1, retention="credit")
+    pending(database, tmp_path, shard)  # sealed by one shipper, taken up by another
+    ship_all(shipper(database, tmp_path, shard), shard)
+    assert_exactly_once(database, shard)
+    key = {"key": chunks[0].key_id}
+    found = database.rows("SELECT DISTINCT retention FROM parts WHERE key_id = {key:UUID}", key)
+    assert found == [("credit",)]
+
+
+def test_chunks_that_come_before_the_entry_that_names_their_key_get_its_class(
+    embedded: Database, tmp_path: Path
+) -> None:
+    shard = small(1)
+    draft, stored, key = shard.decision(retention="credit", size=50)
+    other, others, its = shard.decision(size=50)
+    shard.commit([other], [*others, stored[0]], [its, key])
+    ship = shipper(embedded, tmp_path, shard)
+    assert ship.ship(shard.batches) is None  # the entry may be about to come
+    bulk = StoredPart(key.key_id, 0, 1, b"x" * (BYTES_MAX + 1))
+    shard.commit([shard.draft("heartbeat")], [bulk])
+    shard.commit([draft], [stored[1]])
+    assert [(one.first, one.end) for one in ship_all(ship, shard)] == [(0, 4), (4, 5), (5, 6)]
+    assert_exactly_once(embedded, shard)
+    found = embedded.rows("SELECT part, chunk, retention FROM parts WHERE key_id = {key:UUID}", {"key": key.key_id})
+    assert sorted(found) == [(0, 0, "credit"), (0, 1, "credit"), (1, 0, "credit")]
+
+
+def test_chunks_that_no_entry_ever_names_do_not_hold_up_a_shard(embedded: Database, tmp_path: Path) -> None:
+    shard = small(1)
+    draft, stored, key = shard.decision(size=50)
+    shard.commit([draft], [*stored, StoredPart(shard.ids.new(), 0, 0, b"orphan")], [key])
+    ship = shipper(embedded, tmp_path, shard)
+    assert ship.ship(shard.batches) is None
+    done = ship.ship(shard.batches)
+    assert done is not None
+    assert done.end == 4
+
+
 @pytest.mark.parametrize("table", ["entries", "parts", "keys"])
 def test_some_rows_missing_are_sent_again_and_the_repair_is_on_record(
     database: Database, tmp_path: Path, table: str
@@ -425,9 +585,7 @@ def test_after_a_failed_write_or_sync_the_log_takes_nothing_until_it_is_opened_a
     assert (log.path.read_bytes(), log.pending) == (left, None)
     number = log.path.stat().st_ino
     again = ShipLog(tmp_path, "a/b/1", calls)
-    assert (
-        again.path.stat().st_ino != number
-    )  # not the file of which the page cache may tell another tale than the disk
+    assert again.path.stat().st_ino != number  # the page cache may show in the old one what is on no disk
     assert (again.number, again.pending) == (1, None if failing == "write" else seal(2))
     if again.pending is None:
         again.seal(seal(2))

@@ -1,6 +1,8 @@
 """Journal batches without a journal: the bytes that a worker writes, made in memory and read by the real reader."""
 
+import hmac
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -8,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from storage import frames, watermark
+from storage import frames, seal, watermark
 from storage.batch import Batch, BatchReader, BatchWriter, key_id
 from storage.entries import Draft, Part, decode, encode
 from storage.frames import salt_crc
@@ -19,6 +23,7 @@ from storage.segment import HEADER_BYTES, Counters, SegmentHeader, StoredPart, W
 from storage.watermark import RUNNING, Mark, Slot
 
 HOST = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
+MASTER = X25519PrivateKey.from_private_bytes(b"\x02" * 32)
 CONFIG = "c" * 64
 START_NS = 1_772_540_000_000_000_000  # 2026-03-03
 
@@ -33,6 +38,8 @@ class Shard:
     batches: list[Batch] = field(default_factory=list)
     headers: dict[int, bytes] = field(default_factory=dict)
     segments: dict[int, bytearray] = field(default_factory=dict)
+    deks: dict[str, bytes] = field(default_factory=dict)
+    scopes: Counter[tuple[str, str | None]] = field(default_factory=Counter)  # entries so far, by tenant and route
 
     def __post_init__(self) -> None:
         self.frontier = Frontier()
@@ -46,17 +53,19 @@ class Shard:
 
     def roll(self) -> None:
         """Begin a new segment, under a new process key."""
-        process = Ed25519PrivateKey.generate()
+        process, first_seq, salt = Ed25519PrivateKey.generate(), self.frontier.size, os.urandom(16)
+        self.segment_key, self.wraps = os.urandom(32), 0
+        info = seal.segment_key_info(self.origin, first_seq, salt)
         public = process.public_key().public_bytes_raw()
         self.header = SegmentHeader(
             origin=self.origin,
-            first_seq=self.frontier.size,
-            salt=os.urandom(16),
+            first_seq=first_seq,
+            salt=salt,
             created_ns=self.tick(),
             process_key=public,
             host_key=HOST.public_key().public_bytes_raw(),
             vouch=HOST.sign(vouch_text(self.origin, public)),
-            sealed_key=os.urandom(80),
+            sealed_key=seal.seal_segment_key(MASTER.public_key().public_bytes_raw(), self.segment_key, info),
             frontier=self.frontier.copy(),
         )
         self.process, self.end = process, HEADER_BYTES
@@ -74,12 +83,13 @@ class Shard:
         for part in parts:
             writer.frame(frames.PART, self.now_ns, part.to_payload())
         for draft in drafts:
-            seq = self.frontier.size
-            entry = encode(draft, origin=self.origin, seq=seq, scope_seq=seq)
+            scope = (draft.tenant, draft.route)
+            entry = encode(draft, origin=self.origin, seq=self.frontier.size, scope_seq=self.scopes[scope])
+            self.scopes[scope] += 1
             writer.record(draft.ts_ns, entry)
             self.entries.append(entry)
-        key = key_id(self.header.process_key)
-        raw, _ = writer.finish(now_ns=self.now_ns, counters=Counters(), key=key, sign=self.process.sign)
+        process = key_id(self.header.process_key)
+        raw, _ = writer.finish(now_ns=self.now_ns, counters=Counters(), key=process, sign=self.process.sign)
         self.segments[self.header.first_seq] += raw
         self.reader.feed(raw)
         batch = self.reader.next_batch()
@@ -115,7 +125,8 @@ class Shard:
     def heartbeat(self, **over: Any) -> Batch:
         """A batch with one heartbeat entry, which states the counters truthfully unless told otherwise."""
         counters = Counters(accepted=self.closed, closed=self.closed).as_json()
-        fields = {"at": len(self.entries), "counters": {**counters, **over}, "scopes": [], "sheet": 0, "sheets": 1}
+        scopes = [[tenant, route, count] for (tenant, route), count in sorted(self.scopes.items(), key=str)]
+        fields = {"at": len(self.entries), "counters": {**counters, **over}, "scopes": scopes, "sheet": 0, "sheets": 1}
         return self.commit([self.draft("heartbeat", tenant="*", fields=fields)])
 
     def decisions(self, count: int, *, route: str = "mortgage", size: int = 400, **fields: Any) -> Batch:
@@ -132,9 +143,11 @@ class Shard:
         self, *, route: str = "mortgage", size: int = 400, **fields: Any
     ) -> tuple[Draft, list[StoredPart], WrappedKey]:
         """A decision's draft, its stored parts and its wrapped key; the bytes are random, as sealed ones look."""
-        identifier = self.ids.new()
+        identifier, dek = self.ids.new(), os.urandom(32)
         stored = [StoredPart(identifier, index, 0, os.urandom(size)) for index in range(2)]
-        parts = tuple(described(name, part) for name, part in zip(("request", "response"), stored, strict=True))
+        parts = tuple(
+            described(name, part, dek=dek) for name, part in zip(("request", "response"), stored, strict=True)
+        )
         said = {
             "app": "app",
             "call": {"method": "POST", "path": "/", "request_id": identifier},
@@ -152,8 +165,15 @@ class Shard:
             **fields,
         }
         draft = self.draft("decision", id=identifier, decision=identifier, route=route, parts=parts, fields=said)
-        key = WrappedKey(identifier, len(self.entries), os.urandom(48), self.header.first_seq)
-        return draft, stored, key
+        return draft, stored, self.wrap(identifier, dek)
+
+    def wrap(self, identifier: str, dek: bytes) -> WrappedKey:
+        """A part key, wrapped under the open segment's."""
+        self.wraps += 1
+        self.deks[identifier] = dek
+        aad = seal.wrap_aad(self.origin, identifier)
+        wrapped = seal.wrap_dek(self.segment_key, self.wraps, dek, aad)
+        return WrappedKey(identifier, self.wraps, wrapped, self.header.first_seq)
 
     def draft(self, kind: str, **over: Any) -> Draft:
         """A draft of any kind."""
@@ -219,7 +239,16 @@ class Shard:
         return self.draft("access", decision=decision, route="mortgage", fields=fields)
 
 
-def described(name: str, part: StoredPart, chunks: int = 1) -> Part:
+def write_keys(data: Path) -> None:
+    """The keys that a verification goes by, where a keeper keeps them."""
+    (data / "keys").mkdir(parents=True, exist_ok=True)
+    private = MASTER.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (data / "keys" / "master.key").write_bytes(private)
+    public = HOST.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (data / "keys" / "host.pub").write_bytes(public)
+
+
+def described(name: str, part: StoredPart, chunks: int = 1, *, dek: bytes = bytes(32)) -> Part:
     """What an entry says of a part whose chunks are `part` alone."""
     return Part(
         name=name,
@@ -229,7 +258,7 @@ def described(name: str, part: StoredPart, chunks: int = 1) -> Part:
         len=len(part.data),
         sha256=sha256(part.data).digest(),
         key=part.key_id,
-        dek_commit=os.urandom(32),
+        dek_commit=hmac.digest(dek, b"answerable/dek/v1", "sha256"),
         plain_commit=os.urandom(32),
         chunks=chunks,
     )
