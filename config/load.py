@@ -103,7 +103,15 @@ def _parsed(text: str | bytes, where: str) -> Any:
 
 def describe(error: ValidationError, path: Path) -> str:
     """Every fault of a validation, one line each: file, key, what was expected, what was found."""
-    return "\n".join(f"{path}: {_fault(detail)}" for detail in error.errors())
+    faults = error.errors()
+    # a list whose items have faults is counted without them and then called too short: that is no fault of its own
+    own = [one for one in faults if one["type"] != "too_short" or not _has_faulty_items(one, faults)]
+    return "\n".join(f"{path}: {_fault(detail)}" for detail in own)
+
+
+def _has_faulty_items(fault: ErrorDetails, faults: list[ErrorDetails]) -> bool:
+    place = fault["loc"]
+    return any(len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in faults)
 
 
 def _fault(detail: ErrorDetails) -> str:

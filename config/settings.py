@@ -31,6 +31,10 @@ def _is_http_url(url: str) -> str:
         raise ValueError("expected http://host[:port][/base] or https://…")
     if parts.query or parts.fragment or parts.username is not None:
         raise ValueError("a URL here carries no query, fragment or credentials")
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"expected a port between 0 and 65535 in {url}") from error
     return url.rstrip("/")
 
 
@@ -309,7 +313,6 @@ class Keeper(Section):
 
     explainers: int = Field(default=1, ge=0, le=64)
     checkpoint_s: Seconds = 1
-    heartbeat_s: Seconds = 60
     lag_hours: float = Field(default=24, ge=0, le=24 * 36_500)  # a shipped segment stays this long …
     lag_bytes: int = Field(default=8 * GIB, ge=0, le=2**50)  # … or until so much is kept, whichever comes first
 
@@ -375,6 +378,12 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _two_ports(self) -> Self:
+        if self.gateway.port == self.desk.port != 0:
+            raise ValueError(f"desk.port: {self.desk.port} is the gateway's")
+        return self
+
+    @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> Self:
         for what, values in (("name", [r.name for r in self.routes]), ("prefix", [r.prefix for r in self.routes])):
             twice = sorted({value for value in values if values.count(value) > 1})
@@ -384,4 +393,6 @@ class Settings(Section):
             if route.retention not in self.retention:
                 known = ", ".join(sorted(self.retention))
                 raise ValueError(f"routes.{route.name}.retention: no class {route.retention}; known: {known}")
+            if route.batch == "rows":  # the protocols read rows; the data plane does not write an entry for each yet
+                raise ValueError(f"routes.{route.name}.batch: rows is not served by the data plane yet; expected none")
         return self

@@ -126,6 +126,9 @@ def test_the_environment_overrides_the_file_and_changes_the_digest(tmp_path):
         (changed("desk", value={"host": "0.0.0.0", "development": True}), "desk.development: expected false"),
         (changed("desk", value={"host": "0.0.0.0", "developer": True}), "desk.developer: expected false"),
         (changed("desk", value={"developer": True}), "desk.developer: expected false while callers.mode is keys"),
+        (changed("routes", 0, "upstream", value="http://127.0.0.1:99999"), "expected a port between 0 and 65535"),
+        (changed("desk", value={"port": 8080}), "desk.port: 8080 is the gateway's"),
+        (changed("routes", 0, "batch", value="rows"), "routes.mortgage.batch: rows is not served"),
         (changed("storage", value={"profile": "server"}), "storage.url: profile server needs the address"),
         (changed("storage", value={"profile": "server", "url": "http://x", "password": "hunter2"}), "by reference"),
         ({"deployment": "demo"}, "routes: missing"),
@@ -162,6 +165,13 @@ def test_every_fault_is_told_at_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path, tree), {})
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_faulty_route_is_one_fault_and_not_a_list_that_is_too_short(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, changed("routes", 0, "upstream", value="localhost:9000")), {})
+    assert len(str(caught.value).splitlines()) == 1
+    assert "routes.0.upstream: expected http://host" in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
