@@ -8,6 +8,7 @@ state too.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,15 @@ from gateway.proxy.server import Inbound, Reply, error_reply, new_request_id
 from gateway.proxy.streams import stream
 from storage.errors import JournalFull
 
+ENDS_CONNECTION = frozenset({NotForwarded.code, HeadTooLarge.code, BadRequest.code})
+# the parser reads RTSP and ICE too, and takes their requests for HTTP/1.0
+NOT_HTTP = frozenset(
+    {
+        *("DESCRIBE", "ANNOUNCE", "SETUP", "PLAY", "PAUSE", "TEARDOWN", "GET_PARAMETER", "SET_PARAMETER"),
+        *("REDIRECT", "RECORD", "FLUSH", "SOURCE", "PRI"),
+    }
+)
+HOST = re.compile(r"[0-9A-Za-z._~!$&'()*+,;=%:\[\]-]*")  # RFC 9110 §7.2, which also lets it be empty
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -103,7 +113,8 @@ class Handler:
             self._recorder.refused()
 
     def _keeps(self, request: Inbound, error: AnswerableError | None = None) -> bool:
-        whole = error is None or request.stream.is_eof()
+        # who asks for a tunnel, or sends a head that others read otherwise, has nothing to say to us behind it
+        whole = error is None or (request.stream.is_eof() and error.code not in ENDS_CONNECTION)
         return request.keeps_alive and whole and not self.draining
 
     async def _handle(self, request: Inbound) -> Reply:
@@ -112,9 +123,9 @@ class Handler:
         head = self._heads.find(message)
         if head is None:
             path = message.path.partition("?")[0]
+            self._check_head(request)
             if path.startswith("/-/"):
                 return await self._own.answer(path, message.method, keep_alive=self._keeps(request))
-            self._check_head(request)
             credential = self._callers.credential(message.raw_headers)
         else:
             credential = head.credential
@@ -153,8 +164,14 @@ class Handler:
             raise HeadTooLarge(f"the request's head is longer than {self._bounds.header_bytes_max} bytes")
         if head.upgrade or head.method == "CONNECT":
             raise NotForwarded("this gateway does not switch protocols")
-        if head.version.major != 1:
+        if head.version.major != 1 or head.method in NOT_HTTP:
             raise NotForwarded("this gateway speaks HTTP/1.1 and HTTP/1.0")
+        if head.headers.get("Content-Type", "").strip().lower().startswith("application/grpc"):
+            raise NotForwarded("this gateway does not forward gRPC")
+        if head.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+            raise BadRequest("a transfer coding other than chunked would be lost on the way to the model")
+        if not HOST.fullmatch(head.headers.get("Host", "")):
+            raise BadRequest("the Host header is not a host and a port")
 
     def _body_at_hand(self, request: Inbound) -> bytes | None:
         """The whole body where it came with the head; its bytes are held in the budget until given back."""
@@ -166,7 +183,7 @@ class Handler:
             raise BodyTooLarge(f"the body is longer than {most} bytes")
         expects = headers.get("Expect")
         if expects is not None:
-            if expects.lower() != "100-continue":
+            if any(each.lower() != "100-continue" for each in headers.getall("Expect")):
                 raise ExpectationFailed("only 100-continue can be expected")
             if not payload.is_eof() and request.keeps_alive:
                 request.write(CONTINUE)

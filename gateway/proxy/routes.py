@@ -22,7 +22,7 @@ RecordAs = Literal["decision", "call", "none"]
 REMEMBERED_MAX = 4096  # paths; beyond it all are forgotten, since who makes up so many will make up more
 
 # what ends or splits a path for some servers: a fragment, a query, parameters of a segment, encoded or not
-_AMBIGUOUS = re.compile(rb"%2f|%5c|%00|%23|%3b|%3f|[\\#;?]|[\x00-\x20\x7f]", re.IGNORECASE)
+_AMBIGUOUS = re.compile(rb"%2f|%5c|%[01][0-9a-f]|%7f|%23|%3b|%3f|[\\#;?]|[\x00-\x20\x7f]", re.IGNORECASE)
 _DOTS = re.compile(r"(^|/)\.{1,2}(/|$)")
 _EMPTY_SEGMENT = "//"  # which some servers merge into one slash
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
