@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import resources
 from typing import Any, Final, TypeVar
@@ -64,6 +64,7 @@ __all__ = [
 ]
 
 PAGE_ROWS_MAX: Final = 500
+ROUNDS_MAX: Final = 4  # of reading candidates for one page, each of at most 501 rows
 CONTENT: Final = Caps(rows_max=20_000, memory_bytes_max=512 << 20, time_s_max=30)  # sealed parts of one entry
 _DAY_NS: Final = 86_400_000_000_000
 # An entry is written after its id was chosen, at the latest when its stream ends; clocks may have jumped between.
@@ -105,7 +106,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Decisions, newest first, and the cursor of the next page; None: there is none."""
+    """Decisions, newest first, and the cursor of the next page; None: there is none.
+
+    There may be fewer than were asked for, even none, and yet a cursor: most of what was looked at is superseded.
+    """
 
     rows: tuple[DecisionRow, ...]
     cursor: str | None
@@ -116,19 +120,22 @@ def decision(database: Database, identifier: str) -> DecisionRow | None:
     found = _ask(database, "decision", {"decision": identifier, **_around(identifier)})
     if not found:
         return None
-    (row,) = _with_explanations(database, [_made(DecisionRow, found[0])])
+    ((row, _),) = _explained(database, [_made(DecisionRow, found[0])])
     return row
 
 
 def page(database: Database, wanted: Filter, *, limit: int, cursor: str | None = None) -> Page:
-    """Decisions that fit, newest first, at most `limit` (and 500).
+    """Decisions whose newest row fits, newest first, at most `limit` (and 500).
+
+    Rows that fit are found by their indexes and only then reduced to those that are the newest of their decision, so
+    that a page costs what it shows and not what the span holds; `ROUNDS_MAX` bounds what superseded rows may cost.
 
     Raises:
         QueryError: the cursor is none of ours (status 400).
     """
     limit = max(1, min(limit, PAGE_ROWS_MAX))
     after_ts, after = (_LAST_NS, str(_TOP_ID)) if cursor is None else _parse_cursor(cursor)
-    parameters = {
+    parameters: dict[str, object] = {
         "tenant": wanted.tenant,
         "low": wanted.span.low,
         "high": wanted.span.high,
@@ -145,10 +152,24 @@ def page(database: Database, wanted: Filter, *, limit: int, cursor: str | None =
         "after": after,
         "limit": limit + 1,
     }
-    rows = [_made(DecisionRow, row) for row in _ask(database, "page", parameters)]
-    shown = _with_explanations(database, rows[:limit])
-    more = len(rows) > limit
-    return Page(tuple(shown), _cursor(shown[-1]) if more else None)
+    asked = limit + 1
+    rows: list[DecisionRow] = []
+    last: DecisionRow | None = None  # of those looked at
+    for _ in range(ROUNDS_MAX):
+        found = [_made(DecisionRow, row) for row in _ask(database, "page", parameters)]
+        rows += _fitting(database, wanted, found)
+        if len(found) < asked:
+            last = None
+            break
+        last = found[-1]
+        if len(rows) > limit:
+            break
+        asked = PAGE_ROWS_MAX + 1
+        parameters |= {"after_ts": last.ts_ns, "after": last.id, "limit": asked}
+    shown = rows[:limit]
+    if len(rows) > limit:
+        last = shown[-1]
+    return Page(tuple(shown), None if last is None else _cursor(last))
 
 
 def explanations(database: Database, identifier: str, *, limit: int = 50) -> list[ExplanationRow]:
@@ -280,17 +301,38 @@ def _ask(
     return database.rows(blocks("queries.sql")[name], parameters, caps=caps)
 
 
-def _with_explanations(database: Database, rows: Sequence[DecisionRow]) -> list[DecisionRow]:
+def _fitting(database: Database, wanted: Filter, rows: Sequence[DecisionRow]) -> list[DecisionRow]:
+    """Those of the candidates that are the newest row of their decision, and whose newest explanation fits."""
+    if not rows:
+        return []
+    times = [row.ts_ns for row in rows]
+    where = {"decisions": [row.id for row in rows], "tenant": wanted.tenant, "low": min(times), "high": max(times)}
+    newest = {str(decision): place for decision, place in _ask(database, "newest", where)}
+    current = [row for row in rows if newest.get(row.id) == (_epoch(row.extraction_origin), row.extraction_seq)]
+    return [
+        row
+        for row, codes in _explained(database, current)
+        if (wanted.reason is None or wanted.reason in codes)
+        and (wanted.state not in ("ready", "failed") or row.explanation == wanted.state)
+    ]
+
+
+def _epoch(origin: str) -> int:
+    last = origin.rpartition("/")[2]
+    return int(last) if last.isdecimal() else 0
+
+
+def _explained(database: Database, rows: Sequence[DecisionRow]) -> list[tuple[DecisionRow, Sequence[str]]]:
+    """The rows with state and verdict of their newest explanation, and its reason codes."""
     if not rows:
         return []
     low = min(row.ts_ns for row in rows) - _BEFORE_NS
     found = _ask(database, "explanation_states", {"decisions": [row.id for row in rows], "low": max(0, low)})
-    states = {str(decision): (state, verdict or None) for decision, state, verdict in found}
+    states = {str(decision): (state, verdict or None, codes) for decision, state, verdict, codes in found}
     made = []
     for row in rows:
-        state, verdict = states.get(row.id, (None, None))
-        said = {field.name: getattr(row, field.name) for field in fields(row)}
-        made.append(DecisionRow(**{**said, "explanation": state, "verdict": verdict}))
+        state, verdict, codes = states.get(row.id, (None, None, ()))
+        made.append((replace(row, explanation=state, verdict=verdict), codes))
     return made
 
 

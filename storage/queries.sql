@@ -1,7 +1,8 @@
 -- What people's questions are answered from. Each block is read by queries.py under its name.
 -- Every block has a key or a time bound and ends in a LIMIT; pages continue after a key, never at an offset.
 -- Parameters are bound by the server. An optional one that is empty restricts nothing.
--- A later extraction of the same decision supersedes an earlier one: the newest row counts.
+-- A later extraction of the same decision supersedes an earlier one: the newest row counts, by the keeper's epoch and the
+-- entry's number in it, never by a clock. So does the newest explanation.
 
 -- name: decision
 SELECT decision, ts, tenant, route, app, `case`, subject, purpose, corrects, label, favourable, score,
@@ -10,9 +11,11 @@ SELECT decision, ts, tenant, route, app, `case`, subject, purpose, corrects, lab
 FROM decisions
 WHERE decision = {decision:UUID}
   AND ts >= fromUnixTimestamp64Nano({low:Int64}, 'UTC') AND ts < fromUnixTimestamp64Nano({high:Int64}, 'UTC')
-ORDER BY extraction_seq DESC
+ORDER BY toUInt64OrZero(substringIndex(extraction_origin, '/', -1)) DESC, extraction_seq DESC
 LIMIT 1
 
+-- Candidates: rows that fit, each the newest of its decision among those that fit. Whether it is the newest of all, and
+-- whether the explanation that fits is, `newest` and `explanation_states` tell of the few that a page shows.
 -- name: page
 SELECT decision, ts, tenant, route, app, `case`, subject, purpose, corrects, label, favourable, score,
   extraction_error, extractor, model_name, model_version, model_digest, model_source, status, error, mode, stream,
@@ -39,15 +42,24 @@ WHERE tenant = {tenant:String}
     SELECT decision FROM explanations
     WHERE tenant = {tenant:String} AND ts >= fromUnixTimestamp64Nano({low:Int64}, 'UTC')))
   AND (ts, decision) < (fromUnixTimestamp64Nano({after_ts:Int64}, 'UTC'), {after:UUID})
-ORDER BY ts DESC, decision DESC, extraction_seq DESC
+ORDER BY ts DESC, decision DESC, toUInt64OrZero(substringIndex(extraction_origin, '/', -1)) DESC, extraction_seq DESC
 LIMIT 1 BY decision
 LIMIT {limit:UInt32}
 
+-- name: newest
+SELECT decision, max((toUInt64OrZero(substringIndex(extraction_origin, '/', -1)), extraction_seq))
+FROM decisions
+WHERE decision IN {decisions:Array(UUID)} AND tenant = {tenant:String}
+  AND ts >= fromUnixTimestamp64Nano({low:Int64}, 'UTC') AND ts <= fromUnixTimestamp64Nano({high:Int64}, 'UTC')
+GROUP BY decision
+LIMIT 5000
+
 -- name: explanation_states
-SELECT decision, argMax(state, ts), argMax(verdict, ts)
+SELECT decision, state, verdict, codes
 FROM explanations
 WHERE decision IN {decisions:Array(UUID)} AND ts >= fromUnixTimestamp64Nano({low:Int64}, 'UTC')
-GROUP BY decision
+ORDER BY decision, toUInt64OrZero(substringIndex(origin, '/', -1)) DESC, seq DESC
+LIMIT 1 BY decision
 LIMIT 5000
 
 -- name: explanations
@@ -55,7 +67,7 @@ SELECT id, decision, ts, tenant, route, key, state, error, method, verdict, bind
   origin, seq, leaf
 FROM explanations
 WHERE decision = {decision:UUID} AND ts >= fromUnixTimestamp64Nano({low:Int64}, 'UTC')
-ORDER BY ts DESC, seq DESC
+ORDER BY toUInt64OrZero(substringIndex(origin, '/', -1)) DESC, seq DESC
 LIMIT {limit:UInt32}
 
 -- name: accesses

@@ -129,6 +129,71 @@ def test_a_later_extraction_supersedes_an_earlier_one(local: Deployment) -> None
     assert one.label == "approved"
 
 
+def test_filters_look_at_the_newest_extraction_of_a_decision_only(local: Deployment) -> None:
+    batch = local.gateway.decisions(3, size=10)
+    ids = [decode(record.entry)["id"] for record in batch.records]
+    local.keeper.commit([local.keeper.extraction(batch)])
+    local.keeper.commit([local.keeper.extraction(batch, label="approved")])
+    local.project(local.ship())
+
+    def found(**over: object) -> list[str]:
+        return [row.id for row in queries.page(local.database, wanted(**over), limit=2).rows]
+
+    assert found(labels=["denied"]) == found(favourable=False) == []
+    assert found(labels=["approved"]) == found(favourable=True) == found(labels=["denied", "approved"]) == ids[:0:-1]
+
+
+def test_of_two_extractions_the_one_of_the_later_epoch_counts_whatever_its_number(local: Deployment) -> None:
+    batch = local.gateway.decisions(1, size=10)
+    for _ in range(4):
+        local.keeper.commit([local.keeper.access(local.keeper.ids.new())])
+    local.keeper.commit([local.keeper.extraction(batch)])
+    local.project(local.ship())
+    # as a keeper of the tenth epoch makes it: its ledger begins at 0 again
+    local.database.command(
+        "INSERT INTO decisions SELECT * REPLACE ('acme/keeper/10' AS extraction_origin, 0 AS extraction_seq,"
+        " 'approved' AS label) FROM decisions"
+    )
+    (row,) = queries.page(local.database, wanted(), limit=10).rows
+    assert row.label == "approved"
+    assert queries.decision(local.database, row.id) == row
+    assert queries.page(local.database, wanted(labels=["denied"]), limit=10).rows == ()
+
+
+def test_filters_look_at_the_newest_explanation_of_a_decision_only(local: Deployment) -> None:
+    ids = local.record()
+    again = local.keeper.explanation(ids[0], codes=["R09"])
+    failed = local.keeper.explanation(ids[1], state="failed", error="timeout", codes=[], verdict="failed")
+    local.keeper.commit([again, failed])
+    local.project(local.ship())
+
+    def found(**over: object) -> list[str]:
+        return [row.id for row in queries.page(local.database, wanted(**over), limit=10).rows]
+
+    assert found(state="ready") == [ids[2], ids[0]]
+    assert found(state="failed") == [ids[1]]
+    assert found(reason="R07") == [ids[2]]
+    assert found(reason="R09") == [ids[0]]
+    assert found(state="none") == []
+
+
+def test_a_page_behind_many_superseded_rows_goes_on_by_its_cursor(local: Deployment) -> None:
+    first = local.gateway.decisions(3, size=10)
+    local.keeper.commit([local.keeper.extraction(first)])
+    for _ in range(5):
+        batch = local.gateway.decisions(400, size=10)
+        local.keeper.commit([local.keeper.extraction(batch)])
+        local.keeper.commit([local.keeper.extraction(batch, label="approved")])
+    local.project(local.ship())
+    denied = wanted(labels=["denied"])
+    page, pages = queries.page(local.database, denied, limit=10), 1
+    while page.cursor is not None:
+        assert page.rows == ()
+        page, pages = queries.page(local.database, denied, limit=10, cursor=page.cursor), pages + 1
+    assert [row.id for row in page.rows] == [decode(record.entry)["id"] for record in reversed(first.records)]
+    assert pages == 2
+
+
 def test_explanations_accesses_and_changes_are_listed_newest_first(deployment: Deployment) -> None:
     ids = deployment.record()
     again = deployment.keeper.explanation(ids[0], state="failed", error="timeout", codes=[], verdict="failed")
