@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from storage.errors import Unverifiable
-from storage.merkle import node_hash
+from storage.merkle import HASH_BYTES, node_hash
 
 WIDTH = 256  # hashes of a full tile
-HASH_BYTES = 32
 _PATH = re.compile(r"^(0|[1-9][0-9]?)/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?$")
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from storage import merkle, tiles
 from storage.errors import Unverifiable
-from storage.tiles import HASH_BYTES, WIDTH, Tile
+from storage.tiles import WIDTH, Tile
 
 
 def leaves(count: int) -> list[bytes]:
@@ -111,7 +111,3 @@ def test_a_tile_has_one_path(tile: Tile, path: str) -> None:
 def test_another_spelling_of_a_path_is_refused(path: str) -> None:
     with pytest.raises(Unverifiable):
         tiles.parse_path(path)
-
-
-def test_a_hash_has_thirty_two_bytes() -> None:
-    assert HASH_BYTES == merkle.HASH_BYTES
