@@ -213,19 +213,15 @@ def _blanked(encoded: bytes) -> bytes:
 class Line:
     """A form that was filled in, but for its place."""
 
-    __slots__ = ("closes", "form", "ts_ns", "values")
+    __slots__ = ("closes", "form", "scope", "ts_ns", "values")
 
     def __init__(self, form: Form, values: list[bytes | int], *, ts_ns: int, closes: str) -> None:
         """``values`` stand in the order of the blanks; ``closes`` is the decision that the entry closes."""
         self.form = form
+        self.scope = form.scope
         self.values = values
         self.ts_ns = ts_ns
         self.closes = closes
-
-    @property
-    def scope(self) -> tuple[str, str | None]:
-        """Tenant and route."""
-        return self.form.scope
 
     def placed(self, *, seq: int, scope_seq: int) -> bytes:
         """The entry's bytes."""

@@ -6,11 +6,13 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Sequence
+from struct import Struct
 
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _RANDOM_BYTES = 8
 _NS_PER_MS = 1_000_000
 _PAGE_BYTES = 4096
+_VARIANT_AND_REST = Struct(">H6s")
 _URLSAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -34,8 +36,11 @@ class Ids:
 
     def new(self) -> str:
         """A fresh id, greater than each one before it."""
-        self._last = max(_ticks(self._clock_ns()), self._last + 1)
-        return _dashed(self._last, self._random(_RANDOM_BYTES))
+        ticks = _ticks(self._clock_ns())
+        if ticks <= self._last:
+            ticks = self._last + 1
+        self._last = ticks
+        return _dashed(ticks, self._random(_RANDOM_BYTES))
 
 
 class RandomPool:
@@ -117,11 +122,7 @@ def _ticks(now_ns: int) -> int:
 
 
 def _dashed(ticks: int, random: bytes) -> str:
-    low = int.from_bytes(random[:_RANDOM_BYTES], "big")
-    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - one formatting, and twice as fast as an f-string here
-        ticks >> 28,
-        (ticks >> 12) & 0xFFFF,
-        ticks & 0xFFF,
-        (low >> 48) & 0x3FFF | 0x8000,
-        low & 0xFFFF_FFFF_FFFF,
-    )
+    variant, rest = _VARIANT_AND_REST.unpack_from(random)
+    milliseconds = "%012x" % (ticks >> 12)  # twice as fast as an f-string here, as the next one
+    pieces = (milliseconds[:8], milliseconds[8:], ticks & 0xFFF, variant & 0x3FFF | 0x8000, rest.hex())
+    return "%s-%s-7%03x-%04x-%s" % pieces  # noqa: UP031

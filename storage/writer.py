@@ -296,12 +296,13 @@ class Writer:
             entry = finish(made, seq=seq, scope_seq=scope_seq)
             record = encode_frame(salted, frames.RECORD, seq, ts_ns, entry)
             made_frames.append(record)
-        need = COMMIT_BYTES + sum(map(len, made_frames))
+        size_bytes = sum(map(len, made_frames))
+        need = size_bytes + COMMIT_BYTES
         if need > self._limits.segment_bytes // 2:  # it might not fit even an empty segment, behind its heartbeats
             raise EntryTooLarge(f"an entry with {need} bytes of parts; a segment has {self._limits.segment_bytes}")
         if file.offset + batch.size_bytes + need > self._limits.segment_bytes:
             return False
-        batch.add(made_frames, need - COMMIT_BYTES)
+        batch.add(made_frames, size_bytes)
         if key is not None:
             key.written = True
         if made is not None:

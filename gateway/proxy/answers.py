@@ -61,7 +61,8 @@ class Answer:
 
     async def whole(self, call: Call) -> Reply:
         """Close the call with its complete answer, then give it to the caller in one piece."""
-        understood = self.lane.understood(call.status, call.headers)
+        understood = call.head
+        assert understood is not None
         body = call.drain()
         state: State = "client_aborted" if self.request.gone else "complete"
         answered = self.answered(call, state, streamed=False)
@@ -91,12 +92,9 @@ class Answer:
         )
 
     def head(self, call: Call, ours: bytes, *, keep_alive: bool) -> bytes:
-        """Status line and headers for the caller; `ours` are whole lines, framing included.
-
-        Raises:
-            UpstreamFailed: a header of the upstream would smuggle another line in.
-        """
-        understood = self.lane.understood(call.status, call.headers)
+        """Status line and headers for the caller; `ours` are whole lines, framing included."""
+        understood = call.head
+        assert understood is not None
         return b"%b%b%b\r\n" % (understood.lines, ours, b"" if keep_alive else _CLOSE)
 
     def answered(
@@ -142,7 +140,7 @@ class Answer:
 
 def media_of(call: Call) -> str:
     """The answer's media type as the part states it."""
-    return heads.media(heads.content_type(call.headers))
+    return call.head.media if call.head is not None else heads.media("")
 
 
 def length_line(count: int) -> bytes:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from config.settings import Timeouts
+from gateway.proxy.answerheads import AnswerHead, AnswerHeads
 from gateway.proxy.errors import UpstreamFailed, UpstreamSlow
-from gateway.proxy.headers import lowered
 from gateway.proxy.limits import Budget
 
 if TYPE_CHECKING:  # each names the other; at run time only the connection needs the call
@@ -22,16 +22,19 @@ if TYPE_CHECKING:  # each names the other; at run time only the connection needs
 HEAD_BYTES_MAX = 64 * 1024  # of an answer; llhttp itself sets no bound
 HEADERS_MAX = 256
 WINDOW_BYTES = 128 * 1024  # read ahead of a slow caller, then the upstream is paused
-EVENT_STREAM = b"text/event-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What bounds a call: more than `buffer_bytes` of answer, or a full `budget`, makes it a stream."""
+    """What bounds a call: more than `buffer_bytes` of answer, or a full `budget`, makes it a stream.
+
+    `heads` knows what the heads of its answers mean.
+    """
 
     buffer_bytes: int
     timeouts: Timeouts
     budget: Budget
+    heads: AnswerHeads
 
 
 class Call:
@@ -55,6 +58,7 @@ class Call:
         "error",
         "event_stream",
         "first_byte_at",
+        "head",
         "headers",
         "last_byte_at",
         "limits",
@@ -78,6 +82,7 @@ class Call:
         self.overdue = False
         self.eager = False  # wake at every piece: somebody passes them on
         self.status = 0
+        self.head: AnswerHead | None = None  # as soon as there is a status
         self.headers: list[tuple[bytes, bytes]] = []
         self.declared_bytes: int | None = None
         self.until_closed = False
@@ -99,7 +104,8 @@ class Call:
             UpstreamFailed, UpstreamSlow: it broke off before its end, or a deadline passed.
         """
         while not (self.complete or self.error or self.overdue or self.streams):
-            await self._woken()
+            waiter = self._waiter = self._loop.create_future()
+            await waiter
         if self.error is not None:
             raise self.error
         self.eager = True
@@ -191,21 +197,13 @@ class Call:
 
     def head_complete(self, status: int) -> None:
         """The head is whole; ValueError where its framing is not one that we can pass on."""
+        head = self.head = self.limits.heads.of(status, self.headers)
         self.status = status
-        chunked = False
-        for name, value in self.headers:
-            match lowered(name):
-                case b"content-length":
-                    self.declared_bytes = int(value)
-                case b"transfer-encoding":
-                    if value.lower() != b"chunked":
-                        raise ValueError("the answer has a transfer coding other than chunked")
-                    chunked = True
-                case b"content-type":
-                    self.event_stream = value[: len(EVENT_STREAM)].lower() == EVENT_STREAM
+        self.declared_bytes = head.declared_bytes
+        self.event_stream = head.event_stream
         if status in (204, 304):
             self.bodiless = True
-        self.until_closed = not (self.bodiless or chunked or self.declared_bytes is not None)
+        self.until_closed = not (self.bodiless or head.chunked or self.declared_bytes is not None)
         if self.eager or self.streams:
             self.wake()
 

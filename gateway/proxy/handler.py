@@ -135,6 +135,8 @@ class Handler:
         match = self._routes.match(path) if head is None else head.match
         self._gauge.enter()
         try:
+            if head is None:
+                self._check_body(request)
             body = self._body_at_hand(request)
             if body is None:
                 body = await self._slow_body(request)
@@ -173,9 +175,8 @@ class Handler:
         if not HOST.fullmatch(head.headers.get("Host", "")):
             raise BadRequest("the Host header is not a host and a port")
 
-    def _body_at_hand(self, request: Inbound) -> bytes | None:
-        """The whole body where it came with the head; its bytes are held in the budget until given back."""
-        payload = request.stream
+    def _check_body(self, request: Inbound) -> None:
+        """What the head says of the body; the caller is told to go on where it asks."""
         headers = request.head.headers
         declared = headers.get("Content-Length")
         most = self._bounds.body_bytes_max
@@ -185,11 +186,15 @@ class Handler:
         if expects is not None:
             if any(each.lower() != "100-continue" for each in headers.getall("Expect")):
                 raise ExpectationFailed("only 100-continue can be expected")
-            if not payload.is_eof() and request.keeps_alive:
+            if not request.stream.is_eof() and request.keeps_alive:
                 request.write(CONTINUE)
-        if not payload.is_eof():
+
+    def _body_at_hand(self, request: Inbound) -> bytes | None:
+        """The whole body where it came with the head; its bytes are held in the budget until given back."""
+        if not request.stream.is_eof():
             return None
-        body = payload.read_nowait() if payload.total_bytes else b""
+        most = self._bounds.body_bytes_max
+        body = request.whole_body()
         if len(body) > most:
             raise BodyTooLarge(f"the body is longer than {most} bytes")
         self._budget.take(len(body))

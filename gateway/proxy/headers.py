@@ -108,14 +108,6 @@ def recorded(headers: RawHeaders, allowed: frozenset[bytes]) -> dict[str, str]:
     return kept
 
 
-def content_type(headers: RawHeaders) -> str:
-    """The Content-Type as it came, or nothing."""
-    for name, value in headers:
-        if lowered(name) == b"content-type":
-            return value.decode("latin-1")
-    return ""
-
-
 def media(value: str) -> str:
     """A media type cut to what a part may state."""
     text = value.strip()[:128]

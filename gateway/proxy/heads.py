@@ -3,7 +3,7 @@
 A client that keeps its connection sends the same head, byte for byte, with every request of a kind. So the bytes are
 the key: what they say of route, trace and media type, and the head that the model gets for them, is kept for the next
 one. Who the credential speaks for is not: that is asked each time, since keys are revoked. Heads that name people
-(`Answerable-…`), or are long, are not kept.
+(`Answerable-…`), expect something or are long are not kept.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class Heads:
         return self._known.get((message.raw_headers, message.path, message.method, message.version))
 
     def keep(self, message: RawRequestMessage, head: Head) -> None:
-        """Remember it, unless it names people or is long."""
+        """Remember it, unless it names people, is long, or expects to be told to go on."""
         raw = message.raw_headers
         size_bytes = len(message.path) + sum(len(name) + len(value) for name, value in raw)
-        if head.said or size_bytes > REMEMBERED_BYTES_MAX:
+        if head.said or size_bytes > REMEMBERED_BYTES_MAX or "Expect" in message.headers:
             return
         if len(self._known) >= REMEMBERED_MAX:
             self._known.clear()

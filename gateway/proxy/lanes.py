@@ -13,11 +13,12 @@ from config.load import Configuration
 from config.secrets import reveal
 from config.settings import HeaderLists, Route, RouteModel
 from gateway.proxy import headers as heads
+from gateway.proxy.answerheads import AnswerHeads
 from gateway.proxy.call import Limits
 from gateway.proxy.callers import CARRIERS
 from gateway.proxy.checking import watch
 from gateway.proxy.counts import Counts
-from gateway.proxy.errors import BadRequest, UpstreamFailed
+from gateway.proxy.errors import BadRequest
 from gateway.proxy.exchange import Capturing, Model, Terms
 from gateway.proxy.limits import Budget
 from gateway.proxy.pool import Pool, Upstreams
@@ -25,7 +26,6 @@ from gateway.proxy.steering import pools, steering
 
 MODELS_FILE = "models.json"
 VERSION_CHARS_MAX = 128  # of a version as an answer announces it
-ANSWER_HEADS_MAX = 256  # heads of answers that are remembered; those with a date last a second
 VERSIONS_MAX = 100  # announced versions that are remembered with their digests
 
 
@@ -63,23 +63,6 @@ def _digests(document: Any) -> list[tuple[tuple[str, str], str]]:
     return [((str(row["name"]), str(row["version"])), str(row["digest"])) for row in rows]
 
 
-class AnswerHead:
-    """The head of an answer: the lines that go on to the caller, status line first, and the body's media type."""
-
-    __slots__ = ("lines", "media")
-
-    def __init__(
-        self, status: int, headers: heads.RawHeaders, *, dropped: frozenset[bytes], allowed: frozenset[bytes] | None
-    ) -> None:
-        """Raises UpstreamFailed where a header would smuggle another line in."""
-        lines = heads.passed(heads.only(headers, allowed), dropped, heads.OURS_IN_ANSWERS)
-        passed = b"".join(lines)
-        if not heads.is_clean(passed, len(lines)):
-            raise UpstreamFailed("the model's headers hold control characters", code="upstream_malformed", sent=True)
-        self.lines = heads.status_line(status) + passed
-        self.media = heads.media(heads.content_type(headers))
-
-
 class Lane:
     """One route, ready to be driven on."""
 
@@ -96,7 +79,13 @@ class Lane:
         endpoints = pools(route, configuration, upstreams)
         self.pool: Pool = endpoints[0]
         self.steering = steering(route, endpoints, counts)
-        self.limits = Limits(buffer_bytes=settings.buffer_bytes_max, timeouts=route.timeouts, budget=budget)
+        answers_dropped = heads.ANSWER_DROPPED | heads.names(route.forward.response.deny)
+        self.limits = Limits(
+            buffer_bytes=settings.buffer_bytes_max,
+            timeouts=route.timeouts,
+            budget=budget,
+            heads=AnswerHeads(dropped=answers_dropped, allowed=_allowed(route.forward.response)),
+        )
         self.capturing = Capturing(route.capture, parse_bytes_max=settings.parse_bytes_max)
         self.terms = Terms(
             route=route.name, mode=route.evidence, retention=route.retention, config=configuration.digest
@@ -112,8 +101,6 @@ class Lane:
             dropped |= heads.names([route.upstream_auth.header])
         self._dropped = dropped
         self._allowed = _allowed(route.forward.request)
-        self._answers_dropped = heads.ANSWER_DROPPED | heads.names(route.forward.response.deny)
-        self._answers_allowed = _allowed(route.forward.response)
         self._fixed_lines = self._fixed.count(b"\n")
         self._version_header = (
             route.model.version_header.lower().encode("ascii")
@@ -122,7 +109,6 @@ class Lane:
         )
         self._known_models: dict[str | None, Model] = {}  # by announced version; None: as declared
         self._known_generation = -1
-        self._answer_heads: dict[tuple[object, ...], AnswerHead] = {}
 
     def head(self, method: str, target: bytes, query: str, headers: heads.RawHeaders) -> bytes:
         """The request's head as the model gets it, but for Content-Length and the empty line.
@@ -137,21 +123,6 @@ class Lane:
         if not heads.is_clean(head, 1 + self._fixed_lines + len(lines)) or b" " in target:
             raise BadRequest("the request's head holds control characters")
         return head
-
-    def understood(self, status: int, headers: heads.RawHeaders) -> AnswerHead:
-        """What the head of an answer comes to; remembered, since a model's answers differ in few headers.
-
-        Raises:
-            UpstreamFailed: a header would smuggle another line in.
-        """
-        key = (status, *headers)
-        known = self._answer_heads.get(key)
-        if known is None:
-            known = AnswerHead(status, headers, dropped=self._answers_dropped, allowed=self._answers_allowed)
-            if len(self._answer_heads) >= ANSWER_HEADS_MAX:
-                self._answer_heads.clear()
-            self._answer_heads[key] = known
-        return known
 
     def watching(self) -> list[Coroutine[Any, Any, None]]:
         """The health checks of this route's replicas, each to be run until it is cancelled."""

@@ -74,6 +74,17 @@ class Inbound(web.BaseRequest):
         """Whether a body without a known length can be framed for this caller (RFC 9112 §7)."""
         return bool(self.head.version.minor >= 1)
 
+    def whole_body(self) -> bytes:
+        """The body, all of which is there."""
+        stream = self.stream
+        if not stream.total_bytes:
+            return b""
+        if self._protocol._reading_paused or stream.exception() is not None:  # noqa: SLF001
+            return stream.read_nowait()
+        # reading by the stream's own method asks the connection each time to resume what was never paused
+        buffer = stream._buffer  # noqa: SLF001
+        return buffer[0] if len(buffer) == 1 else b"".join(buffer)
+
     def write(self, data: bytes) -> bool:
         """Hand bytes to the socket; false if the caller is gone."""
         transport = self._protocol.transport

@@ -84,6 +84,32 @@ async def test_appends_that_wait_together_share_a_batch(directory: Path, keys: J
     assert max(batch.count for batch in batches) > 50
 
 
+async def test_calls_that_end_in_successive_turns_of_the_loop_share_batches(directory: Path, keys: JournalKeys) -> None:
+    journal = await open_journal(directory, keys)
+    before = len(read_all(directory))
+    for _ in range(32):
+        journal.admit("acme", "credit")
+
+    async def end(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await journal.append(draft(), closes=True)
+
+    await asyncio.gather(*(end(turns) for turns in range(32)))
+    assert len(read_all(directory)) - before < 8
+    await journal.close()
+
+
+async def test_counters_can_be_asked_for_after_the_end(directory: Path, keys: JournalKeys) -> None:
+    journal = await open_journal(directory, keys)
+    await call(journal)
+    closing = asyncio.create_task(journal.close())
+    while not closing.done():  # at every moment of it
+        assert journal.counters.accepted == 1
+        await asyncio.sleep(0)
+    assert (journal.counters.closed, journal.counters.open) == (1, 0)
+
+
 async def test_a_batch_ends_at_its_limits(directory: Path, keys: JournalKeys) -> None:
     limits = replace(SMALL, batch_records_max=16, batch_bytes_max=8192)
     journal = await open_journal(directory, keys, limits=limits)
@@ -136,6 +162,7 @@ async def test_a_full_segment_is_cut_to_its_end_and_the_next_begins_with_the_cou
 ) -> None:
     journal = await open_journal(directory, keys)
     for _ in range(12):
+        await until(lambda: journal.disk_share < 0.6)  # the next segment is reserved
         await asyncio.gather(*(call(journal, 2000) for _ in range(40)))
     await journal.close()
     names = sorted(path.name for path in directory.glob("*.jrn"))
@@ -160,6 +187,7 @@ async def test_a_tail_goes_on_where_it_stopped_in_this_process_and_in_the_next(
     journal = await open_journal(directory, keys)
     tail, seen = SegmentTail(directory, host_keys={keys.host_public}), []
     for size in (10, 3000, 10, 3000, 3000, 3000):
+        await until(lambda: journal.disk_share < 0.6)  # the next segment is reserved
         await asyncio.gather(*(call(journal, size) for _ in range(50)))
         seen += list(tail.batches())
         assert list(tail.batches()) == []
