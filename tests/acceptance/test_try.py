@@ -58,6 +58,37 @@ async def signed_in(session: aiohttp.ClientSession, link: str) -> str:
         return await response.text()
 
 
+def serving(folder: Path) -> list[int]:
+    """The processes that still run on this data directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if str(folder).encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.timeout(240)
+async def test_try_that_is_terminated_before_it_is_ready_leaves_no_process(tmp_path):
+    folder = tmp_path / "terminated"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "gateway.cli", "try", "http://127.0.0.1:9", "--data", str(folder)),
+            *("--port", str(free_port()), "--desk-port", str(free_port())),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    async with asyncio.timeout(60):
+        while len(serving(folder)) < 2:  # itself, and the host that it has just started
+            await asyncio.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, 60) == 143
+    assert serving(folder) == []
+
+
 @pytest.mark.timeout(240)
 async def test_try_shows_each_call_as_it_is_recorded_and_ends_in_order(tmp_path):
     jar = aiohttp.CookieJar(unsafe=True)  # the desk stands on an address, not on a name
