@@ -193,7 +193,6 @@ class Worker:
     def _state(self) -> None:
         if not self.journal.stopped.done():
             self._recorder.state_refusals(self.counts.refusals())
-            self._recorder.state_gaps()
 
     def _problems(self) -> list[str]:
         problems = []

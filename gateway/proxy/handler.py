@@ -255,14 +255,12 @@ class Handler:
             about=NOTHING if about is None else recorder.hidden(tenant, about),
             headers=head.recorded,
         )
-        try:
-            return recorder.admit(asked, body, media=head.media, target=message.path)
-        except JournalFull:
-            if route.disk_full != "pass":
-                raise
-            self._counts.unrecorded(tenant, route.name)
-            recorder.passed(tenant, route.name)
-            return Unrecorded()
+        may_pass = route.disk_full == "pass"
+        recording = recorder.admit(asked, body, media=head.media, target=message.path, may_pass=may_pass)
+        if recording is not None:
+            return recording
+        self._counts.unrecorded(tenant, route.name)
+        return Unrecorded()
 
     async def _exchange(
         self, request: Inbound, head: Head, body: bytes, recording: Recording | Unrecorded, seat: Seat | None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter as Tally
 from collections.abc import Callable
 from typing import Any
 
@@ -267,7 +266,6 @@ class Recorder:
         self.closings = exchange.Closings(journal.origin)
         self.streaming: set[Recording] = set()
         self._keyring = keyring
-        self._passed: Tally[tuple[str, str]] = Tally()
 
     def hidden(self, tenant: str, about: About) -> About:
         """The same with pseudonyms in the place of case and subject."""
@@ -279,34 +277,25 @@ class Recorder:
             corrects=about.corrects,
         )
 
-    def admit(self, asked: Asked, body: bytes, *, media: str, target: str) -> Recording:
-        """Admit a call: from here on it is owed a closing entry.
+    def admit(self, asked: Asked, body: bytes, *, media: str, target: str, may_pass: bool) -> Recording | None:
+        """Admit a call: it is owed a closing entry from here on. None: for want of room it passes without one.
 
         Raises:
             storage.errors.JournalFull, JournalStopped: 503, before the model is asked.
         """
-        recording = Recording(self, asked, body, media=media, target=target)
-        self.journal.admit(asked.caller.tenant, asked.terms.route, bytes_expected=len(body))
-        return recording
+        tenant, route = asked.caller.tenant, asked.terms.route
+        if not self.journal.admit(tenant, route, bytes_expected=len(body), may_pass=may_pass):
+            return None
+        return Recording(self, asked, body, media=media, target=target)
 
     def refused(self) -> None:
         """A request was refused before admission."""
         self.journal.refuse()
 
-    def passed(self, tenant: str, route: str) -> None:
-        """A call was let through while the disk was full (`disk_full: pass`); the gap is stated when there is room."""
-        self._passed[tenant, route] += 1
-
     def tick(self, now: float) -> None:
         """Hand to the journal what streams have held for `CHUNK_AGE_S`; called each second."""
         for recording in list(self.streaming):
             recording.flush_older_than(now - CHUNK_AGE_S)
-
-    def state_gaps(self) -> None:
-        """Append one gap entry for each tenant and route whose calls were let through unrecorded."""
-        for (tenant, route), count in list(self._passed.items()):
-            self._passed.pop((tenant, route))
-            self._state("gap", tenant, route, {"reason": "disk_full", "count": count})
 
     def state_refusals(self, refusals: dict[str, int]) -> None:
         """Append the aggregate entry of what was refused before admission; nothing where nothing was."""

@@ -258,7 +258,8 @@ async def test_a_route_may_say_that_calls_pass_while_the_disk_is_full_and_the_ga
             worker.journal._pending_bytes -= worker.journal._limits.pending_bytes_max + 1
             assert (got.status, got.header("Decision-Id")) == (200, None)
         (gap,) = Evidence.of(worker).entries("gap")
-    assert (gap["route"], gap["count"], gap["reason"]) == ("m", 1, "disk_full")
+    assert (gap["tenant"], gap["route"], gap["why"]) == ("default", "m", "disk_full")
+    assert (gap["lost"], gap["shed"], gap["count"]) == (1, 1, "known")
 
 
 async def test_tls_to_the_model_is_checked(tmp_path: Path):

@@ -168,11 +168,15 @@ async def test_a_call_whose_entry_cannot_be_written_counts_as_lost_and_a_gap_say
     directory = tmp_path / "journal" / "gateway-0"
     journal = await open_journal(directory, keyring.journal_keys())
     recorder = Recorder(journal, keyring, config="c0")
-    recording = recorder.admit(asked(decision=journal.new_id()), b"", media="text/plain", target="/x")
+    recording = recorder.admit(asked(decision=journal.new_id()), b"", media="text/plain", target="/x", may_pass=False)
+    assert recording is not None
     too_much = os.urandom(400_000)  # more than half of these small segments
     with pytest.raises(EntryTooLarge):
         await recording.close(answered(), too_much, media="text/plain")
-    given_up = recorder.admit(asked(decision=journal.new_id()), too_much, media="text/plain", target="/x")
+    given_up = recorder.admit(
+        asked(decision=journal.new_id()), too_much, media="text/plain", target="/x", may_pass=False
+    )
+    assert given_up is not None
     given_up.lose(answered(state="gateway_lost"))
     given_up.lose(answered(state="gateway_lost"))
     given_up.begin()
@@ -190,7 +194,8 @@ async def test_a_call_that_was_begun_is_closed_once_also_over_a_restart(tmp_path
         recorder = Recorder(journal, keyring, config="c0")
         for closes in (True, False) if killed else ():
             call = asked(decision=journal.new_id(), record="call")
-            recording = recorder.admit(call, b"{}", media="text/plain", target="/x")
+            recording = recorder.admit(call, b"{}", media="text/plain", target="/x", may_pass=False)
+            assert recording is not None
             await recording.begun()
             if closes:
                 await recording.close(answered(), b"ok", media="text/plain")
