@@ -33,6 +33,8 @@ ARGUMENTS_BYTES_MAX = 1024 * 1024  # a command names things; data does not trave
 LINE_BYTES_MAX = 32 * 1024 * 1024  # one result, e.g. a whole justification with its request and answer
 SOCKET_WAIT_S = 5.0  # a keeper that just took the lock needs this long at most to listen
 SOCKET_POLL_S = 0.1
+ANSWER_S = 10.0  # a keeper that works takes a question at once, whatever it is busy with
+SILENCE_S = 300.0  # between two lines of an answer
 _PATH_BYTES_MAX = 100  # sockaddr_un holds 108 bytes on Linux, 104 elsewhere
 
 Lines = AsyncGenerator[dict[str, Any], None]
@@ -158,24 +160,31 @@ async def command(
         yield error_line(error, request_id)
 
 
-async def ask(data: Path, name: str, arguments: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+async def ask(
+    data: Path, name: str, arguments: Mapping[str, Any], *, answer_s: float = ANSWER_S
+) -> AsyncIterator[dict[str, Any]]:
     """Ask the running keeper and yield its lines as they come.
 
     Raises:
-        KeeperUnreachable: nobody listens, or the keeper ended in mid-answer.
+        KeeperUnreachable: nobody listens or answers, or the keeper ended in mid-answer.
     """
     ended = False
     with _short(data / "keeper.sock") as path:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=SOCKET_WAIT_S)  # a rebuild takes what it takes
+        # a rebuild takes what it takes, but it tells of it
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=SOCKET_WAIT_S, sock_read=SILENCE_S)
         async with aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(path), timeout=timeout, read_bufsize=LINE_BYTES_MAX
         ) as session:
             try:
-                async with session.post(f"http://keeper/c/{name}", data=orjson.dumps(arguments)) as response:
+                async with asyncio.timeout(answer_s):  # it answers before it begins to work
+                    response = await session.post(f"http://keeper/c/{name}", data=orjson.dumps(arguments))
+                async with response:
                     async for raw in response.content:
                         line: dict[str, Any] = orjson.loads(raw)
                         ended = "exit" in line
                         yield line
+            except TimeoutError as error:
+                raise KeeperUnreachable(f"the keeper of {data}, process {holder(data)}, does not answer") from error
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise KeeperUnreachable(f"the keeper of {data} went away: {error}") from error
     if not ended:

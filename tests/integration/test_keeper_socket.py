@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -163,6 +164,16 @@ async def test_where_the_lock_is_held_and_nobody_listens_the_command_waits_and_n
         assert str(process.pid) in told[0]["error"]["message"]
         process.kill()
         process.wait()
+
+
+async def test_a_keeper_that_hangs_is_reported_and_named(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as hangs:
+        hangs.bind(str(tmp_path / "keeper.sock"))
+        hangs.listen()  # the kernel takes the connection, nobody reads it
+        (tmp_path / "lock").write_text("4711\n")
+        with pytest.raises(KeeperUnreachable, match="process 4711, does not answer"):
+            async for _ in ask(tmp_path, "doctor", {}, answer_s=0.2):
+                pass
 
 
 async def test_a_keeper_that_ends_in_mid_answer_is_reported_as_such(tmp_path: Path) -> None:
