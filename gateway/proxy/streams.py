@@ -14,7 +14,7 @@ from config.errors import AnswerableError
 from gateway.proxy import headers as heads
 from gateway.proxy.answers import Answer, length_line, media_of
 from gateway.proxy.call import Call
-from gateway.proxy.errors import UpstreamFailed
+from gateway.proxy.errors import UpstreamFailed, UpstreamSlow
 from gateway.proxy.exchange import State
 from gateway.proxy.holding import Holding
 from gateway.proxy.server import Reply
@@ -33,10 +33,13 @@ async def stream(answer: Answer, call: Call) -> Reply:
     try:
         ours = await answer.recording.begun()
         if call.error is not None:
-            raise call.error  # noqa: TRY301 - handled as the journal's refusal is
+            raise call.error  # noqa: TRY301 - handled as a head that cannot pass is
         if call.complete:  # it came whole while its begin entry was on its way to the disk
             return await answer.whole(call)
         outlet = _Outlet(answer, call, ours)
+    except (UpstreamFailed, UpstreamSlow) as error:
+        call.fail(error)  # what had come stays: it is evidence, and `answer.failed` takes it
+        raise
     except BaseException:
         call.give_up()
         raise
@@ -63,6 +66,7 @@ class _Outlet:
         readable = call.event_stream and not any(heads.lowered(name) == b"content-encoding" for name, _ in call.headers)
         self._holding = Holding(events=readable)
         self._rest = b""  # held because it meets the declared length
+        self._budgeted_bytes = 0  # of what is held
         self._media = media_of(call)
 
     async def run(self) -> Reply:
@@ -81,6 +85,7 @@ class _Outlet:
         finally:
             self._request.on_gone = None
             call.give_up()
+            self._budget(0)
         self._send(self._rest or self._holding.rest(), last=True)
         await self._request.drained()
         return Reply(b"", keep_alive=self._keep_alive and not self._request.gone)
@@ -95,7 +100,7 @@ class _Outlet:
             if not recording.holds:
                 leaving = piece
             elif self._declared is None:
-                leaving = self._holding.feed(piece)
+                leaving = self._may_leave(piece)
             elif taken < self._declared:
                 leaving = piece
             else:
@@ -104,6 +109,18 @@ class _Outlet:
             if leaving:
                 self._send(leaving)
                 await self._request.drained()
+            if self._holding.overrun:
+                raise UpstreamFailed("the model's stream goes on behind its end", code="upstream_malformed", sent=True)
+
+    def _may_leave(self, piece: bytes) -> bytes:
+        leaving = self._holding.feed(piece)
+        self._budget(self._holding.held_bytes)
+        return leaving
+
+    def _budget(self, held_bytes: int) -> None:
+        """Have the worker's budget say that so much of this stream is held."""
+        self._call.limits.budget.add(held_bytes - self._budgeted_bytes)
+        self._budgeted_bytes = held_bytes
 
     async def _close(self, state: State, error: str | None) -> None:
         answered = self._answer.answered(self._call, state, streamed=True, error=error)
@@ -112,15 +129,16 @@ class _Outlet:
     async def _broken(self, error: BaseException) -> None:
         """Cut the connection and close the call with its true state."""
         gone = self._request.gone
-        call_error = self._call.error
         self._abort()
         if isinstance(error, asyncio.CancelledError):
             self._answer.recording.lose(self._answer.answered(self._call, "gateway_lost", streamed=True))
             raise error
         if gone:
             await self._close("client_aborted", None)
-        elif error is call_error:
-            assert isinstance(error, AnswerableError)
+        elif isinstance(error, UpstreamFailed | UpstreamSlow):
+            self._call.fail(error)
+            if behind := self._call.drain():  # it came, though it goes no further
+                await self._answer.recording.piece(behind, self._media)
             await self._close("upstream_aborted", error.code)
         else:  # the journal writes no more: what was begun is closed by recovery
             raise error

@@ -22,6 +22,7 @@ class Terminal:
         self._ends = ends
         self._events: Events | None = Events(event_bytes_max=event_bytes_max)
         self.free_bytes = 0
+        self.end_bytes = 0  # where the terminal event is over, once `ended`
         self.ended = False
 
     def feed(self, piece: bytes) -> int:
@@ -40,7 +41,7 @@ class Terminal:
         try:
             for event in self._events.feed(piece):
                 if self._ends(event):
-                    self.ended = True
+                    self.ended, self.end_bytes = True, event.end
                     break
                 self.free_bytes = event.end
         except Unreadable:

@@ -221,6 +221,50 @@ async def test_a_slow_caller_slows_the_model_down_and_memory_stays_bounded(tmp_p
             assert worker._budget.held_bytes == 0
 
 
+async def test_a_stream_that_goes_on_behind_its_terminal_event_is_cut_and_closed_with_its_true_state(tmp_path: Path):
+    sent = 0
+
+    async def behave(exchange: Exchange) -> None:
+        nonlocal sent
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await exchange.chunk(FIRST)
+        await exchange.chunk(DONE)
+        while True:
+            await exchange.chunk(b": " + b"x" * 8190)
+            sent += 8192
+
+    async with Upstream(behave) as model:
+        async with working(configuration(tmp_path, model.url)) as worker, Client.to(worker) as c:
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+                await c.ask()
+            assert b"".join(c.pieces) == FIRST, "the end never left"
+            await settled(worker, 1)
+            evidence = Evidence.of(worker)
+            (entry,) = evidence.entries("decision")
+            assert (entry["stream"]["state"], entry["error"]) == ("upstream_aborted", "upstream_malformed")
+            assert (evidence.part(entry, "response") or b"").startswith(FIRST + DONE + b": x")
+            assert entry["stream"]["bytes"] == len(evidence.part(entry, "response") or b"")
+            async with asyncio.timeout(5):
+                while worker._gauge.now:
+                    await asyncio.sleep(0.005)
+            assert worker._budget.held_bytes == 0
+            balanced(worker)
+
+
+async def test_what_had_come_of_a_stream_that_is_cut_before_its_head_left_stays_a_sealed_part(tmp_path: Path):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    framed = b"%x\r\n%b\r\n" % (len(FIRST), FIRST)
+    async with Upstream(raw(head + framed, then="close")) as model:
+        async with working(configuration(tmp_path, model.url)) as worker, Client.to(worker) as c:
+            got = await c.ask()
+            assert (got.status, got.code) == (502, "upstream_cut")
+            evidence = Evidence.of(worker)
+            (entry,) = evidence.entries("decision")
+            assert evidence.part(entry, "response") == FIRST
+            assert entry["stream"] == {"state": "upstream_aborted", "streamed": False, "bytes": len(FIRST)}
+            assert worker._budget.held_bytes == 0
+
+
 async def test_when_memory_is_full_short_answers_are_streamed_too(tmp_path: Path):
     body = b"y" * 200_000
     async with Upstream(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + body)) as model:

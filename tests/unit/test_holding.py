@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.proxy.holding import SNIFFED_BYTES_MAX, Holding
+from gateway.proxy.holding import AFTER_END_BYTES_MAX, SNIFFED_BYTES_MAX, Holding
 
 CHAT = b'data: {"object":"chat.completion.chunk","x":"data: [DONE]"}\n\ndata: {"d":1}\n\ndata: [DO]\n\n'
 MESSAGES = b'event: message_start\ndata: {}\n\nevent: message_delta\ndata: {"a":"event: message_stop"}\n\n'
@@ -16,6 +16,8 @@ CREATED = b"event: response.created\ndata: {}\n\n"
         (MESSAGES, b"event: message_stop\ndata: {}\n\n"),
         (CREATED, b"event: response.failed\ndata: {}\n\n"),
         (CREATED, b"event:response.completed\ndata: {}\n\n"),
+        (b'data: {"type":"message_start"}\n\n', b'data: {"type":"message_stop"}\n\n'),
+        (b'data: {"type": "response.created"}\n\n', b'data: {"type": "response.completed"}\n\n'),
     ],
 )
 def test_all_before_the_terminal_event_leaves_and_nothing_of_it(before, terminal, step):
@@ -58,3 +60,25 @@ def test_a_dialect_is_not_looked_for_in_what_is_no_event_stream_nor_for_ever():
     late.feed(b"x" * (SNIFFED_BYTES_MAX + 1))
     late.feed(CHAT)
     assert late.feed(b"y") == CHAT
+
+
+def test_a_stream_that_goes_on_behind_its_end_is_held_up_to_a_bound_and_no_longer():
+    holding = Holding(events=True)
+    holding.feed(CHAT)
+    long = b'data: {"error": "%b"}\n\n' % (b"x" * AFTER_END_BYTES_MAX)
+    assert holding.feed(long) == b""
+    assert not holding.overrun, "the terminal event itself may be long"
+    assert holding.feed(b":" * AFTER_END_BYTES_MAX) == b""
+    assert not holding.overrun
+    holding.feed(b":")
+    assert holding.overrun
+    assert holding.held_bytes == len(long) + AFTER_END_BYTES_MAX + 1
+
+
+def test_an_event_that_is_too_long_to_read_leaves_piece_by_piece():
+    holding = Holding(events=True)
+    assert holding.feed(CHAT) == CHAT
+    piece = b"x" * 300_000
+    left = [holding.feed(piece) for _ in range(5)]
+    assert left == [b"", b"", b"", piece * 3, piece]
+    assert holding.rest() == piece

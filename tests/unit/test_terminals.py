@@ -14,6 +14,7 @@ def test_whole_events_may_leave_and_the_terminal_one_may_not():
     assert not terminal.ended
     assert terminal.feed(DONE[5:] + b": after") == len(CHAT)
     assert terminal.ended
+    assert terminal.end_bytes == len(CHAT + DONE)
     assert terminal.feed(CHAT) == len(CHAT), "what follows the end is held with it"
 
 
