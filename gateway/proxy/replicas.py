@@ -8,6 +8,7 @@ of the choice: a burst of calls that find no connection yet must not all go the 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Sequence
 
 from gateway.proxy.breaker import Breaker
@@ -189,5 +190,5 @@ class Steering:
             for replica in self.replicas
             if replica.breaker is not None and (replica.health is None or replica.health.healthy)
         ]
-        after_s = min(RETRY_AFTER_S_MAX, max(1, -int(-min(waits, default=1.0))))  # rounded up
+        after_s = min(RETRY_AFTER_S_MAX, max(1, math.ceil(min(waits, default=1.0))))
         return UpstreamOpen(f"no model endpoint of route {self.route} takes calls now", retry_after_s=after_s)

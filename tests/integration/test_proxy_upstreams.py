@@ -302,3 +302,10 @@ async def test_a_replica_that_answers_its_check_with_nothing_useful_is_left_out(
             await until(lambda: counted(worker, "unhealthy", ill.url) == 1)
             assert {(await c.ask()).status for _ in range(10)} == {200}
             assert {asked.target for asked in ill.seen} == {"/health"}
+
+
+async def test_retry_after_is_the_time_until_the_first_probe_rounded_up(tmp_path: Path):
+    async with Upstream(raw(b"", then="close")) as model:
+        async with calling(tmp_path, model.url, breaker={"failures": 1, "open_s": 30.5}) as (_, c):
+            await c.ask()
+            assert (await c.ask()).header("Retry-After") in {"31", "30"}
