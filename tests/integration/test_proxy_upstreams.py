@@ -309,3 +309,21 @@ async def test_retry_after_is_the_time_until_the_first_probe_rounded_up(tmp_path
         async with calling(tmp_path, model.url, breaker={"failures": 1, "open_s": 30.5}) as (_, c):
             await c.ask()
             assert (await c.ask()).header("Retry-After") in {"31", "30"}
+
+
+async def test_a_worker_that_ends_cuts_who_is_under_way_and_who_waits_and_keeps_its_balance(tmp_path: Path):
+    route = {"concurrency": ONE_AT_A_TIME, "breaker": {}}
+    async with Upstream(silent) as model:
+        made = configuration(tmp_path, model.url, route=route, gateway={"drain_s": 0.1})
+        async with working(made) as worker, Client.to(worker) as first, Client.to(worker) as second:
+            steering = worker._lanes[0].steering
+            assert steering is not None
+            assert steering.gate is not None
+            await first.request()
+            await until(lambda: len(model.seen) == 1)
+            await second.request()
+            await until(lambda: steering.gate.waiting == 1)
+            await worker.stop()
+            assert (steering.gate.inside, steering.gate.waiting, steering.replicas[0].pool.seats) == (0, 0, 0)
+            assert len(model.seen) == 1
+            balanced(worker)
