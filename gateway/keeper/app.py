@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -24,7 +25,7 @@ from config.load import Configuration
 from gateway.keeper.commands import Commands
 from gateway.keeper.hosting import Host, listening
 from gateway.keeper.keeper import Keeper
-from gateway.keeper.lock import DataLock
+from gateway.keeper.lock import DataHeld, DataLock
 from gateway.keeper.parts import Parts
 from gateway.keeper.socket import Listener
 from gateway.keeper.writing import Writer
@@ -32,6 +33,7 @@ from storage.journal import Journal
 
 DESK_SHARD = "desk"
 THREADS = 16  # the loops' reads and the desk's questions: all of them wait more than they work
+LOCK_POLL_S = 0.2
 DRAIN_S = 10.0  # after SIGTERM, for what is closed to be extracted and shipped; the rest is on disk
 EXIT_OK, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
@@ -47,9 +49,11 @@ async def run_keeper(configuration: Configuration, *, desk: bool) -> int:
     stop = _stop_signal()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="keeper"))
     try:
-        lock = DataLock.take(configuration.data)
+        lock = await _locked(configuration.data, stop)
     except AnswerableError as error:
         return _refused(error)
+    if lock is None:
+        return EXIT_OK
     try:
         return await _kept(configuration, stop, desk=desk)
     except AnswerableError as error:
@@ -60,6 +64,27 @@ async def run_keeper(configuration: Configuration, *, desk: bool) -> int:
         )
     finally:
         lock.release()
+
+
+async def _locked(data: Path, stop: asyncio.Event) -> DataLock | None:
+    """The data lock; waits while a command holds it (decisions go on meanwhile); None if told to stop before.
+
+    Raises:
+        DataHeld: another keeper has it.
+    """
+    told = False
+    while not stop.is_set():
+        try:
+            return DataLock.take(data, keeper=True)
+        except DataHeld as held:
+            if held.by_keeper:
+                raise
+            if not told:
+                _log.warning("waiting_for_data", held_by=held.pid)
+                told = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOCK_POLL_S)
+    return None
 
 
 async def run_desk(configuration: Configuration) -> int:

@@ -1,6 +1,7 @@
-"""Who holds the data: ``flock(DATA/lock)``, with the holder's process id in the file.
+"""Who holds the data: ``flock(DATA/lock)``, with the holder's process id in the file, and ``keeper`` where it is one.
 
-The lock is the kernel's, so a killed holder never leaves one behind; the number in the file is only for people.
+The lock is the kernel's, so a killed holder never leaves one behind; what stands in the file is only for people, and
+for a keeper to know whether whoever holds the data will soon be done.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ class DataHeld(AnswerableError):  # noqa: N818 (named after the state that the c
     status = 409
     advice = "Stop that process, or send the command to the keeper that it runs."
 
-    def __init__(self, data: Path, pid: int | None) -> None:
-        holder = "another process" if pid is None else f"process {pid}"
-        super().__init__(f"{data} is held by {holder}")
+    def __init__(self, data: Path, pid: int | None, *, by_keeper: bool) -> None:
+        who = "another process" if pid is None else f"process {pid}"
+        super().__init__(f"{data} is held by {who}{', a keeper' if by_keeper else ''}")
         self.pid = pid
+        self.by_keeper = by_keeper
 
 
 class DataLock:
@@ -34,7 +36,7 @@ class DataLock:
         self._descriptor = descriptor
 
     @classmethod
-    def take(cls, data: Path) -> Self:
+    def take(cls, data: Path, *, keeper: bool = False) -> Self:
         """Lock `data`, which is created where missing; true on return: no other process has it open.
 
         Raises:
@@ -46,9 +48,9 @@ class DataLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise DataHeld(data, holder(data)) from None
+            raise DataHeld(data, holder(data), by_keeper=_written(data)[1:] == ["keeper"]) from None
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()}{' keeper' if keeper else ''}\n".encode(), 0)
         return cls(descriptor)
 
     def release(self) -> None:
@@ -60,6 +62,12 @@ class DataLock:
 
 def holder(data: Path) -> int | None:
     """The process id in the lock file; None where it is missing or not a number."""
-    with contextlib.suppress(OSError, ValueError):
-        return int((data / "lock").read_text("ascii"))
+    with contextlib.suppress(IndexError, ValueError):
+        return int(_written(data)[0])
     return None
+
+
+def _written(data: Path) -> list[str]:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return (data / "lock").read_text("ascii").split()
+    return []

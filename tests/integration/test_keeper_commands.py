@@ -170,6 +170,19 @@ async def test_a_directory_that_never_had_a_keeper_says_so(tmp_path: Path) -> No
     assert (last["exit"], last["error"]["code"]) == (2, "config_invalid")
 
 
+async def test_a_keeper_waits_while_a_command_holds_the_data(tmp_path: Path) -> None:
+    configuration = written(tmp_path)
+    lock = DataLock.take(configuration.data)  # as a command that opened the data itself
+    log = tmp_path / "waiting.log"
+    with apart(configuration, log=log) as keeper:
+        await until(lambda: log.exists() and "waiting_for_data" in log.read_text())
+        assert keeper.poll() is None
+        lock.release()
+        await until((configuration.data / "keeper.sock").exists)
+        keeper.terminate()
+        assert await asyncio.to_thread(keeper.wait, 30) == 0
+
+
 async def test_a_second_keeper_on_the_same_data_exits_2_and_names_the_first(tmp_path: Path) -> None:
     configuration = written(tmp_path)
     log = tmp_path / "second.log"
