@@ -170,8 +170,9 @@ class Handler:
             raise NotForwarded("this gateway speaks HTTP/1.1 and HTTP/1.0")
         if head.headers.get("Content-Type", "").strip().lower().startswith("application/grpc"):
             raise NotForwarded("this gateway does not forward gRPC")
-        if head.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
-            raise BadRequest("a transfer coding other than chunked would be lost on the way to the model")
+        coding = head.headers.get("Transfer-Encoding")
+        if coding is not None and (coding.lower() != "chunked" or head.version.minor < 1):
+            raise BadRequest("chunked is the only transfer coding, and HTTP/1.0 has none")  # RFC 9112 §6.1
         if not HOST.fullmatch(head.headers.get("Host", "")):
             raise BadRequest("the Host header is not a host and a port")
 
