@@ -98,6 +98,8 @@ class Filter:
     cases: Sequence[str] = ()
     subjects: Sequence[str] = ()
     corrects: str | None = None
+    ids: Sequence[str] = ()
+    tail: str | None = None  # how the id ends; found by reading every id in the span
     model_version: str | None = None
     reason: str | None = None
     favourable: bool | None = None
@@ -144,6 +146,8 @@ def page(database: Database, wanted: Filter, *, limit: int, cursor: str | None =
         "cases": list(wanted.cases),
         "subjects": list(wanted.subjects),
         "corrects": wanted.corrects or "",
+        "ids": list(wanted.ids),
+        "tail": wanted.tail or "",
         "model_version": wanted.model_version or "",
         "reason": wanted.reason or "",
         "favourable": -1 if wanted.favourable is None else int(wanted.favourable),

@@ -28,6 +28,8 @@ WHERE tenant = {tenant:String}
   AND (empty({cases:Array(String)}) OR `case` IN {cases:Array(String)})
   AND (empty({subjects:Array(String)}) OR subject IN {subjects:Array(String)})
   AND (empty({corrects:String}) OR corrects = {corrects:String})
+  AND (empty({ids:Array(UUID)}) OR decision IN {ids:Array(UUID)})
+  AND (empty({tail:String}) OR endsWith(toString(decision), {tail:String}))
   AND (empty({model_version:String}) OR model_version = {model_version:String})
   AND ({favourable:Int8} < 0 OR favourable = {favourable:Int8})
   AND (empty({reason:String}) OR decision IN (

@@ -34,12 +34,14 @@ PARAMETERS: Final = frozenset(
         "to",
         "model_version",
         "reason",
+        "reference",
         "status",
         "cursor",
         "limit",
     ]
 )
 PSEUDONYM: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\.[A-Za-z0-9_-]{43}")
+REFERENCE: Final = re.compile(r"[0-9a-f]{12}")
 _MAC_BYTES: Final = 16
 
 
@@ -57,6 +59,7 @@ class Filter:
     model_version: str | None = None
     reason: str | None = None  # a reason's code
     status: str | None = None  # of the explanation: ready | failed | none
+    reference: str | None = None  # the end of an id, as the call card gives it
 
     @property
     def digest(self) -> str:
@@ -67,6 +70,12 @@ class Filter:
 def is_pseudonym(text: str) -> bool:
     """Whether `text` has the form of a pseudonym, so that a customer's own number is never taken for one."""
     return PSEUDONYM.fullmatch(text) is not None
+
+
+def reference(text: str) -> str | None:
+    """The twelve characters that a call card gives as its reference, however they were spaced; None: it is none."""
+    joined = "".join(text.split()).replace("-", "").lower()
+    return joined if REFERENCE.fullmatch(joined) else None
 
 
 def parse(query: Mapping[str, str], viewer: Viewer) -> Filter:
@@ -90,6 +99,7 @@ def parse(query: Mapping[str, str], viewer: Viewer) -> Filter:
         model_version=_text(query, "model_version"),
         reason=_text(query, "reason"),
         status=_one_of(query, "status", STATUSES),
+        reference=_reference(query),
     )
     if made.from_ns >= made.to_ns:
         raise RequestError("`from` is not before `to`")
@@ -115,6 +125,8 @@ def needed(asked: Filter) -> tuple[Right, str]:
         return Right.LOOKUP, f"case:{asked.case}"
     if asked.subject is not None:
         return Right.LOOKUP, f"subject:{asked.subject}"
+    if asked.reference is not None:
+        return Right.REASONS, f"reference:{asked.reference}"
     return Right.LIST, "list"
 
 
@@ -136,6 +148,7 @@ def wanted(asked: Filter, tenant: str) -> queries.Filter:
         reason=asked.reason,
         favourable=None if asked.direction is None else asked.direction == "favourable",
         state=asked.status,
+        tail=asked.reference,
     )
 
 
@@ -204,6 +217,14 @@ def _pseudonym(query: Mapping[str, str], name: str) -> str | None:
     if text is not None and not is_pseudonym(text):
         raise RequestError(f"`{name}` is a pseudonym; get it with POST /v1/lookup")  # and is not repeated here
     return text
+
+
+def _reference(query: Mapping[str, str]) -> str | None:
+    text = query.get("reference") or None
+    found = None if text is None else reference(text)
+    if text is not None and found is None:
+        raise RequestError("`reference` is the twelve characters that a call card gives")
+    return found
 
 
 def _whole(query: Mapping[str, str], name: str, low: int, high: int) -> int | None:

@@ -32,11 +32,13 @@ class Look:
         case: str | None = None,
         subject: str | None = None,
         route: str | None = None,
+        decision: str | None = None,
         filter_digest: str | None = None,
     ) -> None:
         """Say what the look concerns, as it becomes known."""
         self._about |= {"case": case, "subject": subject}
         self._about["route"] = route or self._about["route"]
+        self._about["decision"] = decision or self._about["decision"]
         self._filter = filter_digest or self._filter
 
     async def granted(self, *, rows: int) -> None:

@@ -50,7 +50,9 @@ _ERRORS: Final = {
 _ANSWER: Final = _object(label=_MAYBE, direction={"enum": ["favourable", "adverse", None]}, error=_MAYBE)
 _SCHEMAS: Final[dict[str, Any]] = {
     "Error": _object(error=_object(code=_TEXT, message=_TEXT, advice=_TEXT, request_id=_TEXT)),
-    "Link": _object(kind={"enum": ["case", "subject"]}, pseudonym=_TEXT, links=_object(self=_TEXT, page=_TEXT)),
+    "Link": _object(
+        kind={"enum": ["case", "subject", "decision"]}, pseudonym=_MAYBE, links=_object(self=_TEXT, page=_TEXT)
+    ),
     "Line": _object(
         id=_UUID,
         reference=_TEXT,
@@ -122,7 +124,8 @@ _SCHEMAS: Final[dict[str, Any]] = {
 
 _LOOKUP: Final = {
     "operationId": "lookup",
-    "summary": "Find a case or person by the customer's reference; the purpose then holds for it",
+    "summary": "Find a case or person by the customer's reference, or a decision by its id or the twelve characters that a"
+    " call card gives; the purpose then holds for it",
     "requestBody": {
         "required": True,
         "content": {
@@ -132,7 +135,7 @@ _LOOKUP: Final = {
                     "additionalProperties": False,
                     "properties": {
                         "reference": {"type": "string", "maxLength": 200},
-                        "kind": {"enum": ["case", "subject"]},
+                        "kind": {"enum": ["case", "subject", "decision"]},
                         "purpose": {"enum": list(PURPOSES)},
                         "ticket": {"type": "string", "maxLength": 120},
                     },
@@ -156,6 +159,7 @@ _DECISIONS: Final = {
         _query("subject", _TEXT, "a person's pseudonym"),
         _query("model_version", _TEXT, "the model's version"),
         _query("reason", _TEXT, "the code of a principal reason"),
+        _query("reference", _TEXT, "how the decision's id ends: the twelve characters that a call card gives"),
         _query("status", {"enum": ["ready", "failed", "none"]}, "state of the newest explanation"),
         _query("limit", {"type": "integer", "minimum": 1, "maximum": ROWS_MAX, "default": ROWS_DEFAULT}, "rows"),
         _query("cursor", _TEXT, "from the page before"),

@@ -16,7 +16,6 @@ from gateway.desk.rendering import chart
 from gateway.desk.roles import PURPOSES, Right, Viewer
 from gateway.desk.service import Service
 from gateway.desk.views import Views
-from storage.ids import is_uuid7
 
 PERIOD_DAYS: Final = 7  # a list of decisions begins with the last week
 TARGET_CHARS_MAX: Final = 200
@@ -63,15 +62,11 @@ class Pages:
     async def lookup(self, request: web.Request) -> web.Response:
         """Exchange a customer's reference, sent in the form's body, for the case's page."""
         caller, form = await self._form(request)
-        identifier = form.get("decision", "").strip()
+        number = form.get("decision", "").strip()
         stated = self._service.grant(form.get("purpose", ""), form.get("ticket"))
-        if identifier:
-            self._service.state_purpose(caller.viewer, f"decision:{identifier}", stated)
-            rest = "" if caller.viewer.may(Right.REASONS) else "/proof"
-            return see_other(f"/decisions/{_path(identifier)}{rest}")
-        found = await self._service.lookup(
-            caller.viewer, reference=form.get("reference", ""), kind=form.get("kind", "case"), stated=stated
-        )
+        kind = "decision" if number else form.get("kind", "case")
+        given = number or form.get("reference", "")
+        found = await self._service.lookup(caller.viewer, reference=given, kind=kind, stated=stated)
         return see_other(found["links"]["page"])
 
     async def purpose(self, request: web.Request) -> web.Response:
@@ -182,8 +177,3 @@ def purpose_target(path: str, viewer: Viewer) -> str:
 
 def _known(query: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in query.items() if name in PARAMETERS}
-
-
-def _path(identifier: str) -> str:
-    """An id as a piece of a path; what is no id leads to a page that says so, and is not repeated in the address."""
-    return identifier if is_uuid7(identifier) else "unknown"

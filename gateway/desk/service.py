@@ -25,6 +25,7 @@ from storage.ids import b64
 
 REFERENCE_CHARS_MAX = 200
 CASE_ROWS_MAX = 500
+REFERENCE_DAYS = 400  # how far back the end of an id is looked for: every id of that time is read
 
 
 class Service:
@@ -80,15 +81,21 @@ class Service:
     async def lookup(self, viewer: Viewer, *, reference: str, kind: str, stated: Grant) -> dict[str, Any]:
         """A case or person by the customer's reference, as a pseudonymous link; the purpose then holds for it.
 
+        `kind` decision finds a decision by its id or by the twelve characters that a call card gives; a case's number
+        that no case carries is tried as those too, since people type what they were given into the first field.
+
         Raises:
             RequestError, ForbiddenError, PurposeRequiredError, NotFoundError.
         """
-        if kind not in ("case", "subject"):
-            raise RequestError("`kind` is case or subject")
+        if kind not in ("case", "subject", "decision"):
+            raise RequestError("`kind` is case, subject or decision")
         reference = reference.strip()
         if not 0 < len(reference) <= REFERENCE_CHARS_MAX:
             raise RequestError(f"`reference` has 1 to {REFERENCE_CHARS_MAX} characters")
         look = Look(self._context.record_access, viewer, "lookup", stated)
+        if kind == "decision":
+            async with look:
+                return await self._by_number(viewer, reference, look, stated)
         async with look:
             viewer.require(Right.LOOKUP)
             if stated.ticket is None and viewer.needs_ticket(Right.LOOKUP):
@@ -98,6 +105,9 @@ class Service:
             asked = self._all(viewer)
             look.about(**{kind: pseudonyms[0]})
             found = await self._reading.latest(viewer.tenant, asked, kind, pseudonyms)
+            if found is None and kind == "case" and filters.reference(reference) is not None:
+                look.about()
+                return await self._by_number(viewer, reference, look, stated)
             if found is None:
                 raise NotFoundError(f"no decision of this {kind} is on record in your scope")
             look.about(**{kind: found})
@@ -210,6 +220,37 @@ class Service:
 
     # ---- inside
 
+    async def _by_number(self, viewer: Viewer, given: str, look: Look, stated: Grant) -> dict[str, Any]:
+        """A decision by its id or by how it ends; several that end alike lead to a list of them."""
+        right = Right.REASONS if viewer.may(Right.REASONS) else Right.PROOF
+        viewer.require(right)
+        if stated.ticket is None and viewer.needs_ticket(right):
+            raise PurposeRequiredError("state the ticket you work on", code="ticket_required")
+        rest = "" if right is Right.REASONS else "/proof"
+        tail = filters.reference(given)
+        asked = self._lately(viewer, tail or "")
+        if tail is None:
+            whole = await self._reading.decision(viewer.tenant, filters.decision_id(given.lower()))
+            found: tuple[Decision, ...] = (
+                (whole,) if whole is not None and viewer.sees(whole.route or "", whole.ts_ns) else ()
+            )
+        else:
+            found, _ = await self._reading.page(viewer.tenant, asked, limit=filters.ROWS_DEFAULT)
+        if not found:
+            raise NotFoundError("no decision of this number is on record in your scope")
+        if len(found) == 1:
+            (one,) = found
+            look.about(decision=one.id, case=one.case, subject=one.subject, route=one.route)
+            path = f"decisions/{one.id}{rest}"
+        else:
+            look.about(filter_digest=asked.digest)
+            path = f"decisions?reference={tail}&from={words.iso(asked.from_ns)}&to={words.iso(asked.to_ns)}"
+            self._grants.state(viewer, f"reference:{tail}", stated)
+        await look.granted(rows=len(found))
+        for one in found:
+            self._grants.state(viewer, f"decision:{one.id}", stated)
+        return {"kind": "decision", "pseudonym": None, "links": {"self": f"/v1/{path}", "page": f"/{path}"}}
+
     async def _found(self, viewer: Viewer, identifier: str, right: Right, look: Look) -> Decision:
         """The decision, once the purpose is stated; the order hides whether it exists from those who state none."""
         found = await self._reading.decision(viewer.tenant, identifier)
@@ -254,6 +295,12 @@ class Service:
             "explanation": {"state": state.value, "text": STATE_WORDS[state]},
             "links": {"self": f"/v1/decisions/{one.id}", "page": f"/decisions/{one.id}"},
         }
+
+    def _lately(self, viewer: Viewer, tail: str) -> Filter:
+        """Decisions of the last REFERENCE_DAYS whose id ends so, in the viewer's scope."""
+        end_ns = self._all(viewer).to_ns
+        asked = Filter(from_ns=end_ns - REFERENCE_DAYS * words.DAY_NS, to_ns=end_ns, reference=tail)
+        return filters.narrowed(asked, viewer)
 
     def _all(self, viewer: Viewer, *, case: str | None = None, subject: str | None = None) -> Filter:
         """All that is on record of a case or person, in the viewer's scope."""

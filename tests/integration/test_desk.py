@@ -268,6 +268,82 @@ async def test_a_person_is_found_by_reference_and_their_decisions_listed(bank, d
     assert "S-1" not in found["links"]["self"]
 
 
+def asked_by(reference: str, kind: str = "decision") -> dict[str, str]:
+    return {"reference": reference, "kind": kind, "purpose": "complaint", "ticket": "T-1"}
+
+
+@pytest.mark.parametrize("kind", ["decision", "case"])
+async def test_the_reference_that_a_card_gives_leads_back_to_the_decision(bank, desk, kind):
+    headers, silent = desk.headers("support"), desk.headers("support", purpose=None, ticket=None)
+    denied = bank.id("denied")
+    card = await (await desk.client.get(f"/v1/decisions/{denied}", headers=headers)).json()
+    given = card["decision"]["reference"]
+    assert len(given) == 12
+    for spoken in (given, f" {given[:4].upper()} {given[4:8]}-{given[8:]} "):
+        found = await (await desk.client.post("/v1/lookup", json=asked_by(spoken, kind), headers=silent)).json()
+        assert found == {
+            "kind": "decision",
+            "pseudonym": None,
+            "links": {"self": f"/v1/decisions/{denied}", "page": f"/decisions/{denied}"},
+        }
+    assert (await desk.client.get(found["links"]["self"], headers=silent)).status == 200
+    looks = [(e["action"], e["decision"], e["rows"], e["case"]) for e in desk.accesses()[1:3]]
+    assert looks == [("lookup", denied, 1, bank.pseudonym("case", "A-1"))] * 2
+
+
+async def test_a_whole_decision_number_can_be_looked_up_too(bank, desk):
+    said = asked_by(bank.id("denied").upper())
+    found = await (await desk.client.post("/v1/lookup", json=said, headers=desk.headers("support"))).json()
+    assert found["links"]["page"] == f"/decisions/{bank.id('denied')}"
+
+
+@pytest.mark.parametrize("name", ["foreign", "cards", "old", "made up"])
+@pytest.mark.parametrize("length", [12, 36])
+async def test_a_reference_outside_the_scope_leads_nowhere(bank, desk, name, length):
+    identifier = bank.id(name) if name in bank.by_name else bank.id("denied")[:-12] + "0" * 12
+    headers = desk.headers("regulator", matter=MATTER)
+    answer = await desk.client.post("/v1/lookup", json=asked_by(identifier[-length:]), headers=headers)
+    assert answer.status == 404
+    (entry,) = desk.accesses()
+    assert (entry["action"], entry["outcome"], entry["decision"]) == ("lookup", "refused", None)
+
+
+async def test_a_reference_needs_a_ticket_by_support_and_a_role_that_reads(bank, desk):
+    said = {**asked_by(bank.id("denied")[-12:]), "ticket": None}
+    answer = await desk.client.post("/v1/lookup", json=said, headers=desk.headers("support"))
+    assert (answer.status, (await answer.json())["error"]["code"]) == (428, "ticket_required")
+    owner = await desk.client.post("/v1/lookup", json=said, headers=desk.headers("model_owner"))
+    assert (await owner.json())["links"]["page"] == f"/decisions/{bank.id('denied')}"
+    admin = await desk.client.post("/v1/lookup", json=said, headers=desk.headers("admin"))
+    assert (await admin.json())["links"]["page"] == f"/decisions/{bank.id('denied')}/proof"
+
+
+async def test_a_reference_that_several_decisions_share_leads_to_a_list_of_them(
+    tmp_path: Path, request: pytest.FixtureRequest
+):
+    with opened(fresh_profile("chdb", request)) as database:
+        records = Records(
+            data=tmp_path / "data", database=database, keyring=Keyring.open(tmp_path / "data", create=True)
+        )
+        async with past(records) as writing:
+            same = bytes.fromhex("00010203040506ff")
+            made = [
+                await writing.decide(f"d{days}", at_ns=START_NS - days * DAY_NS, random=same) for days in (0, 1, 500)
+            ]
+            made.append(await writing.decide("other"))
+            await writing.extract(made)
+        assert len({one.id[-12:] for one in made}) == 2
+        async with running(records, tmp_path) as desk:
+            silent = desk.headers("support", purpose=None, ticket=None)
+            answer = await desk.client.post("/v1/lookup", json=asked_by(made[0].id[-12:]), headers=silent)
+            found = await answer.json()
+            assert f"reference={made[0].id[-12:]}" in found["links"]["page"]
+            listed = await (await desk.client.get(found["links"]["self"], headers=silent)).json()
+            assert [one["id"] for one in listed["decisions"]] == [made[0].id, made[1].id]  # 500 days is too long ago
+            assert (await desk.client.get(f"/v1/decisions/{made[1].id}", headers=silent)).status == 200
+            assert [entry["rows"] for entry in desk.accesses()] == [2, 2, 1]
+
+
 @pytest.mark.parametrize(
     ("name", "state"),
     [

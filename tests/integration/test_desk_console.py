@@ -215,6 +215,18 @@ async def test_a_reference_leads_to_the_case_and_never_into_an_address(bank, des
     assert "A-1" not in shown.text
 
 
+async def test_the_reference_of_a_card_leads_to_the_decision_from_either_field(bank, desk):
+    csrf = await desk.sign_in("support")
+    path, purpose = f"/decisions/{bank.id('denied')}", {"csrf": csrf, "purpose": "complaint", "ticket": "T-1"}
+    given = bank.id("denied")[-12:]
+    (field,) = [one for one in (await page(desk, "/")).all("input") if one.get("name") == "decision"]
+    assert int(field["minlength"] or 0) <= len(given)
+    for form in ({"decision": given}, {"reference": given, "kind": "case"}):
+        answer = await desk.client.post("/lookup", data={**purpose, **form}, allow_redirects=False)
+        assert (answer.status, answer.headers["Location"]) == (303, path)
+    await page(desk, path)
+
+
 async def test_the_purpose_is_asked_once_and_then_never_again_for_the_case(bank, desk):
     csrf = await desk.sign_in("support")
     path = f"/decisions/{bank.id('denied')}"

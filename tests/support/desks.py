@@ -258,10 +258,11 @@ class Past:
         tenant: str = TENANT,
         at_ns: int = START_NS,
         request: bytes = b'{"application": {"income": 2500}}',
+        random: bytes | None = None,
         **fields: Any,
     ) -> Made:
         """One decision, durable in the gateway's journal."""
-        identifier = uuid7(at_ns, os.urandom(8))
+        identifier = uuid7(at_ns, random or os.urandom(8))
         response = orjson.dumps({"label": label, "probability": 0.312})
         key = self.gateway.new_key()
         asked, asked_bytes = key.sealer.seal("request", "application/json", request, 0)
