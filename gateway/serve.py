@@ -28,7 +28,7 @@ import structlog
 
 from config.load import Configuration, from_tree
 from config.processes import start
-from gateway import logs
+from gateway import logs, ports
 
 POLL_S = 0.1  # how late a death or a signal may be noticed
 BACKOFF_FIRST_S = 0.2
@@ -71,9 +71,21 @@ class Supervisor:
         self._workers = [_Child(shard) for shard in shards]
         self._keeper = _Child("keeper" if desk else "keeper-without-desk")
         self._stopping = False
+        self._port = ports.PortLock()
 
     def run(self) -> int:
-        """Start everything, keep it running, end it in order."""
+        """Start everything, keep it running, end it in order.
+
+        Raises:
+            config.errors.ConfigError: another deployment has the gateway's port.
+        """
+        self._port = ports.take(self._configuration)
+        try:
+            return self._run()
+        finally:
+            self._port.release()
+
+    def _run(self) -> int:
         metrics = self._configuration.data / "metrics"
         metrics.mkdir(parents=True, exist_ok=True)
         for stale in metrics.glob("*.db"):  # of processes that are gone; counters start again with the host
@@ -100,7 +112,8 @@ class Supervisor:
         if child.process is None:
             if now_s >= child.due_s:
                 argv = [sys.executable, "-m", "gateway.serve", child.role, str(handover.fileno()), str(os.getpid())]
-                child.process = start(argv, env=self._environment(), pass_fds=(handover.fileno(),), own_group=True)
+                inherited = (handover.fileno(), *self._port.descriptors)  # the port is held while any of them lives
+                child.process = start(argv, env=self._environment(), pass_fds=inherited, own_group=True)
                 child.started_s = now_s
             return False
         code = child.process.poll()

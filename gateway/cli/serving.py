@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from config.errors import ConfigError
+from gateway import ports
 from gateway.cli.options import ConfigOption, DataOption, configuration
 from gateway.serve import serve as supervise
 
@@ -27,7 +28,13 @@ def gateway(
 
     from gateway.proxy.app import run  # noqa: PLC0415 (likewise)
 
-    raise typer.Exit(uvloop.run(run(configuration(config, data), shard=shard)))
+    loaded = configuration(config, data)
+    port = ports.take(loaded)
+    try:
+        code = uvloop.run(run(loaded, shard=shard))
+    finally:
+        port.release()
+    raise typer.Exit(code)
 
 
 def keeper(

@@ -14,8 +14,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from config.errors import ConfigError
 from config.load import Configuration
 from config.processes import start
+from gateway import ports
 from gateway.keeper.socket import ask, command
 from tests.support.keeping import until, written
 from tests.support.upstreams import Exchange, Upstream
@@ -168,3 +170,39 @@ async def test_a_port_that_is_taken_ends_everything_with_2(tmp_path: Path, upstr
             assert await asyncio.to_thread(process.wait, UP_S) == 2
             assert children(process.pid) == {}
     assert f"{taken}" in log.read_text()
+
+
+@pytest.mark.parametrize("role", ["serve", "gateway"])
+def test_a_second_deployment_on_the_same_port_is_refused_and_names_it(tmp_path: Path, role: str) -> None:
+    port = free_port()
+    (tmp_path / "second").mkdir()
+    first = written(tmp_path, gateway={"port": port})
+    second = written(tmp_path / "second", desk={"port": free_port()}, gateway={"port": port})
+    held = ports.take(first)
+    try:
+        command_line = [sys.executable, "-m", "gateway.cli", role, "--config", str(second.path)]
+        got = subprocess.run(command_line, capture_output=True, text=True, timeout=UP_S, check=False)
+    finally:
+        held.release()
+    assert got.returncode == 2
+    told = " ".join(got.stderr.split())
+    assert f":{port} cannot be listened on: the deployment " in told
+    assert str(first.data) in told
+
+
+def test_workers_of_one_deployment_share_its_port_and_another_program_on_it_is_noticed(tmp_path: Path) -> None:
+    configuration = written(tmp_path, gateway={"port": free_port()})
+    one, two = ports.take(configuration), ports.take(configuration)
+    one.release()
+    (tmp_path / "other").mkdir()
+    other = written(tmp_path / "other", gateway={"port": configuration.settings.gateway.port})
+    with pytest.raises(ConfigError, match=r"the deployment .* in "):
+        ports.take(other)
+    two.release()
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", configuration.settings.gateway.port))
+        holder.listen()
+        with pytest.raises(ConfigError, match=f"{configuration.settings.gateway.port} cannot be listened on"):
+            ports.take(other)
+    ports.take(other).release()
