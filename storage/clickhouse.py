@@ -32,7 +32,7 @@ from clickhouse_connect.driver.insert import InsertContext
 from clickhouse_connect.driver.transform import NativeTransform
 
 from config.settings import Storage
-from storage.errors import QueryError, StorageUnavailable
+from storage.errors import NothingRecorded, QueryError, StorageUnavailable
 
 # Columns that hold bytes and not text, by name in every table and every query.
 BYTES: Final = ("bytes", "entry", "hashes", "header", "wrapped")
@@ -40,6 +40,7 @@ CLIENTS_MAX: Final = 8  # at once: the keeper's few threads and the desk's; an e
 CLIENT_WAIT_S: Final = 30.0  # for a free client, longer than any capped read should take
 HTTP_TIMEOUT_S: Final = 120  # above every cap on execution time, so that the server's own limit speaks first
 
+_UNKNOWN_DATABASE: Final = 81
 # Answers that say "not now": the same call may succeed later, unchanged.
 # https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
 _LATER: Final = frozenset(
@@ -290,6 +291,8 @@ def translated(error: Exception, profile: Profile) -> Exception:
     if isinstance(error, DatabaseError) and error.code is not None:
         if error.code in _LATER:
             return StorageUnavailable(f"ClickHouse: {text}")
+        if error.code == _UNKNOWN_DATABASE:
+            return NothingRecorded(f"nothing is recorded yet: ClickHouse has no database {profile.database}")
         return QueryError(f"ClickHouse: {text}")
     if profile.kind == "chdb" and "Unable to open the chdb engine" in text:
         return StorageUnavailable(  # chdb gives no reason: most often a second process

@@ -77,6 +77,14 @@ class StorageUnavailable(StorageError):
     advice = "Check the database; what was recorded waits in the journal and is shipped afterwards."
 
 
+class NothingRecorded(StorageUnavailable):
+    """There is no database yet: no keeper has run on this data."""
+
+    code = "nothing_recorded"
+    status = 503
+    advice = "Start `answerable serve` and send a call through the gateway; then ask again."
+
+
 class QueryError(StorageError):
     """The database answered that it will not run this (a cap, a wrong query, missing rights)."""
 

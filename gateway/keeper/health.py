@@ -12,7 +12,7 @@ from typing import Literal
 
 from gateway.keeper.parts import Parts
 from gateway.keeper.tail import Shelf
-from storage.errors import StorageError
+from storage.errors import NothingRecorded, StorageError
 from storage.migrate import migrations
 
 State = Literal["ok", "warn", "fail"]
@@ -66,6 +66,8 @@ def _database(parts: Parts) -> Check:
     try:
         began_s = time.monotonic()
         ((applied,),) = parts.database.rows(_APPLIED)
+    except NothingRecorded as error:
+        return Check("clickhouse", "warn", f"{error.message} ({error.advice})")
     except StorageError as error:
         return Check("clickhouse", "fail", f"{error.message} ({error.advice})")
     took_ms = (time.monotonic() - began_s) * 1000

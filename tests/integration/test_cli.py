@@ -129,6 +129,14 @@ def test_owning_the_machine_gives_no_right_to_read(config, monkeypatch):
     assert "no desk token" in err
 
 
+@pytest.mark.parametrize("command", ["verify", "rebuild"])
+def test_before_anything_is_recorded_a_command_says_so_and_exits_2(config, command):
+    code, _, err = run(command, "--config", str(config))
+    assert code == 2
+    assert "nothing is recorded yet" in err
+    assert "answerable serve" in err
+
+
 def test_the_desk_alone_beside_embedded_storage_exits_2_with_advice(config):
     code, _, err = run("desk", "--config", str(config))
     assert code == 2
