@@ -41,7 +41,7 @@ async def trying(url: str, folder: Path) -> AsyncIterator[tuple[int, str, subpro
         assert url in told
         yield port, re.findall(r"http://\S+/signin/\S+", told)[0], process
     finally:
-        process.kill()
+        process.terminate()  # not killed: it would leave its host behind
         await asyncio.to_thread(process.wait)
         process.stdout.close()
 

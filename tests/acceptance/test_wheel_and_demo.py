@@ -138,6 +138,7 @@ def test_the_demo_ends_in_order_on_ctrl_c(installed, tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     finally:
-        process.kill()
+        process.terminate()  # not killed: it would leave its host behind
+        process.wait()
         process.stdout.close()
     assert run(installed, tmp_path, "verify", "--data", "d").returncode == 0
