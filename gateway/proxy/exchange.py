@@ -22,7 +22,7 @@ from storage.entries import JSON, NUMBER, TEXT, Draft, Form, Line, Part, Ref, sp
 from storage.ids import is_uuid7
 
 State = Literal["complete", "client_aborted", "upstream_aborted", "gateway_lost"]
-PATH_CHARS_MAX = 1024  # of the path as an entry states it; the whole target is in a sealed part
+PATH_CHARS_MAX = 1024  # of the path as an entry states it: prefix and pattern of the rule; another target is sealed
 HEADER_CHARS_MAX = 512  # of one recorded header …
 HEADERS_CHARS_MAX = 8192  # … and of all of one side: with both, an entry stays far under its 65,535 bytes
 CAPTURED_CHARS_MAX = 256  # of a case's or subject's name before it is hidden
@@ -64,7 +64,10 @@ class Terms(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)  # not frozen, as `Answered`: one each a call, and freezing triples their cost
 class Asked:
-    """One admitted call. `decision` is its Decision-Id; `case` and `subject` in `about` are pseudonyms; Unix ns."""
+    """One admitted call. `decision` is its Decision-Id; `case` and `subject` in `about` are pseudonyms; Unix ns.
+
+    `path` is what the configuration names of it (`Match.stated`): it stands in clear for ever.
+    """
 
     decision: str
     record: Literal["decision", "call"]

@@ -101,7 +101,11 @@ class Handler:
         try:
             return await self._handle(request)
         except AnswerableError as error:
-            self.refused(error)
+            if request.answering:  # its head is out: no other answer can follow
+                request.abort(reset=True)
+                return Reply(b"", keep_alive=False)
+            if not request.admitted:
+                self.refused(error)
             return error_reply(
                 error, new_request_id(), keep_alive=self._keeps(request, error), body=request.head.method != "HEAD"
             )
@@ -148,6 +152,7 @@ class Handler:
                 seat = None if steering is None else await _seat(request, steering)
                 try:
                     recording = self._admit(message, caller, head, body=body, received_ns=received_ns)
+                    request.admitted = True
                     return await self._exchange(request, head, body, recording, seat)
                 finally:
                     if seat is not None:
@@ -188,7 +193,7 @@ class Handler:
             if any(each.lower() != "100-continue" for each in headers.getall("Expect")):
                 raise ExpectationFailed("only 100-continue can be expected")
             if not request.stream.is_eof() and request.keeps_alive:
-                request.write(CONTINUE)
+                request.interim(CONTINUE)
 
     def _body_at_hand(self, request: Inbound) -> bytes | None:
         """The whole body where it came with the head; its bytes are held in the budget until given back."""
@@ -250,7 +255,7 @@ class Handler:
             caller=caller,
             terms=lane.terms,
             method=message.method,
-            path=message.path.partition("?")[0],
+            path=match.stated,
             received_ns=received_ns,
             trace=head.trace,
             about=NOTHING if about is None else recorder.hidden(tenant, about),

@@ -208,7 +208,7 @@ class Recording:
         if self._parts:
             return
         self._seal("request", self._media, self._body, REQUEST)
-        if "?" in self._target or len(self._target) > exchange.PATH_CHARS_MAX:
+        if self._target != self._asked.path:  # what the rule does not name literally may name a person
             self._seal("target", "text/plain", self._target.encode("utf-8", "surrogateescape"), TARGET)
         self._body = b""
 

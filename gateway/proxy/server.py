@@ -30,6 +30,8 @@ from gateway.proxy.errors import BadRequest, Busy, HeadTooLarge, RequestSlow
 from gateway.proxy.headers import status_line
 
 HEADERS_MAX = 128
+OWN_CONNECTIONS = 8  # beyond `connections_max`, for `/-/` only: a full worker still says how it is
+IDLE_AT_LEAST_S = 0.1  # before a connection may be closed for another: its request may be on its way
 KEEP_ALIVE_S = 75.0  # longer than a load balancer's usual 60 s, so that it, not we, closes
 LINGERING_S = 2.0  # reading what a refused caller still sends, so that it gets to read the refusal
 RETRY_AFTER_S = 1
@@ -57,6 +59,8 @@ class Inbound(web.BaseRequest):
         self.head = message
         self.stream = payload
         self.gone = False
+        self.admitted = False  # from then on what goes wrong is a call's end, no refusal
+        self.answering = False  # something of the answer was written: no other answer can take its place
         self.on_gone: Callable[[], None] | None = None
 
     @property
@@ -86,7 +90,12 @@ class Inbound(web.BaseRequest):
         return buffer[0] if len(buffer) == 1 else b"".join(buffer)
 
     def write(self, data: bytes) -> bool:
-        """Hand bytes to the socket; false if the caller is gone."""
+        """Hand bytes of the answer to the socket; false if the caller is gone."""
+        self.answering = True
+        return self.interim(data)
+
+    def interim(self, data: bytes) -> bool:
+        """Hand bytes to the socket that come before the answer; false if the caller is gone."""
         transport = self._protocol.transport
         if transport is None or transport.is_closing():
             self.gone = True
@@ -174,21 +183,28 @@ def error_reply(
 class Wire(web.RequestHandler):
     """One caller's connection."""
 
-    __slots__ = ("_head_bytes", "_head_since")
+    __slots__ = ("_handle", "_head_bytes", "_head_since", "_made_at")
 
     def __init__(self, manager: DataPlane, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._head_since = 0.0
         self._head_bytes = 0
+        self._made_at = 0.0
+        self._handle = manager.handler
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """One more connection, if there may be one more."""
+        """One more connection, if there may be one more; from now on its first head is waited for."""
         plane = cast("DataPlane", self._manager)
         super().connection_made(transport)
+        self._made_at = self._head_since = self._loop.time()
         if len(plane.wires) >= plane.connections_max:
-            self.refuse(Busy(f"{plane.connections_max} connections are open on this worker"))
-        else:
-            plane.wires.add(self)
+            plane.make_room()
+        if len(plane.wires) >= plane.connections_max + OWN_CONNECTIONS:
+            self.refuse(plane.busy())
+            return
+        if len(plane.wires) >= plane.connections_max:
+            self._handle = plane.own_only
+        plane.wires.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """One connection less."""
@@ -201,11 +217,12 @@ class Wire(web.RequestHandler):
         """Parse, and watch the head that is on its way."""
         waiting = self._waiter is not None and not self._messages
         super().data_received(data)
+        if self._messages:
+            self._head_since, self._head_bytes = 0.0, 0
         if not waiting:
             self._tell_the_reader()
             return
         if self._messages:
-            self._head_since, self._head_bytes = 0.0, 0
             return
         plane = cast("DataPlane | None", self._manager)
         if plane is None:
@@ -221,7 +238,6 @@ class Wire(web.RequestHandler):
         As aiohttp's own, which makes a task and a writer for each request; these cost more than parsing it.
         """
         task = self._task_handler or cast("asyncio.Task[None]", asyncio.current_task())
-        plane = cast("DataPlane", self._manager)
         while not self._force_close:
             if not self._messages:
                 try:
@@ -236,7 +252,7 @@ class Wire(web.RequestHandler):
                 self._resume_reading_if_drained()
             try:
                 if isinstance(message, RawRequestMessage):
-                    reply = await self._one(Inbound(message, payload, self, task), plane.handler)
+                    reply = await self._one(Inbound(message, payload, self, task), self._handle)
                 else:
                     reply = await self._one(Inbound(ERROR, payload, self, task), self._make_error_handler(message))
                 if not payload.is_eof():
@@ -268,8 +284,11 @@ class Wire(web.RequestHandler):
         try:
             try:
                 reply = await handler(request)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets the one error shape
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets the one error shape, or a cut
                 reply = self.handle_error(request, exc=error)
+                if request.answering:
+                    request.abort(reset=True)
+                    reply = Reply(b"", keep_alive=False)
             finally:
                 self._current_request = None
                 request._finish()  # noqa: SLF001 - our own
@@ -294,13 +313,24 @@ class Wire(web.RequestHandler):
             self.close()
 
     def tick(self, now: float, timeout_s: float) -> None:
-        """Refuse a head that does not arrive within `timeout_s`."""
-        if self._head_since and now - self._head_since > timeout_s:
+        """Refuse a head that does not arrive within `timeout_s`; close a connection on which nothing came at all."""
+        if not self._head_since or now - self._head_since <= timeout_s:
+            return
+        if not self._head_bytes:
+            self.force_close()
+        else:
             self.refuse(RequestSlow(f"the request's head did not arrive within {timeout_s:g} s"))
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when nothing is asked here, on the loop's clock; None while a request is handled or waits to be."""
+        if self._current_request is not None or self._messages:
+            return None
+        return max(self._made_at, self._next_keepalive_close_time - KEEP_ALIVE_S)
 
     def close_if_idle(self) -> None:
         """Close, unless a request is being handled or waits to be."""
-        if self._current_request is None and not self._messages:
+        if self.idle_since is not None:
             self.force_close()
 
     def refuse(self, error: AnswerableError) -> None:
@@ -314,8 +344,8 @@ class Wire(web.RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,  # noqa: ARG002 - the signature is aiohttp's
-        status: int = 500,  # noqa: ARG002
+        request: web.BaseRequest,
+        status: int = 500,  # noqa: ARG002 - the signature is aiohttp's
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
@@ -328,7 +358,7 @@ class Wire(web.RequestHandler):
             self.logger.error("the data plane failed", exc_info=exc)
             error = AnswerableError("the gateway failed while handling this request")
         manager = self._manager
-        if manager is not None:
+        if manager is not None and not cast("Inbound", request).admitted:
             cast("DataPlane", manager).on_refusal(error)
         return error_reply(error, new_request_id(), keep_alive=False)
 
@@ -375,6 +405,26 @@ class DataPlane(web.Server):
             max_headers=HEADERS_MAX,
             auto_decompress=False,  # what the caller compressed is evidence as it came
         )
+
+    def busy(self) -> Busy:
+        """What a connection beyond the bound is told."""
+        return Busy(f"{self.connections_max} connections are open on this worker")
+
+    def make_room(self) -> None:
+        """Close the connection that has been idle for longest, if one is: who only holds one keeps nobody out."""
+        idle = [(since, wire) for wire in self.wires if (since := wire.idle_since) is not None]
+        since, longest = min(idle, key=lambda pair: pair[0], default=(0.0, None))
+        if longest is not None and self._loop.time() - since >= IDLE_AT_LEAST_S:
+            self.wires.discard(longest)
+            longest.force_close()
+
+    async def own_only(self, request: Inbound) -> Reply:
+        """Handle a request on one of the reserved connections: our own paths are answered, all else is refused."""
+        if request.head.path.startswith("/-/"):
+            return cast("Reply", await self.handler(request))
+        error = self.busy()
+        self.on_refusal(error)
+        return error_reply(error, new_request_id(), keep_alive=False, body=request.head.method != "HEAD")
 
     def close_idle(self) -> None:
         """Close the connections on which nothing is asked; the others close after their answers."""

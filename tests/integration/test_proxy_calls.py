@@ -23,7 +23,9 @@ async def test_a_short_call_is_recorded_whole_before_its_answer_ends(tmp_path: P
         assert evidence.calls() == [entry]
         assert evidence.part(entry, "request") == b'{"income": 1}'
         assert evidence.part(entry, "response") == got.body
-        assert [part["media"] for part in entry["parts"]] == ["application/json", "application/json"]
+        assert [part["media"] for part in entry["parts"]] == ["application/json", "text/plain", "application/json"]
+        assert entry["call"]["path"] == "/m/**", "the rule that every route has; the path itself is sealed"
+        assert evidence.part(entry, "target") == b"/m/x"
         assert entry["status"] == 200
         assert entry["error"] is None
         assert entry["route"] == "m"
@@ -117,6 +119,27 @@ async def test_no_spelling_of_a_recorded_path_reaches_the_model_through_a_rule_t
         assert model.seen == []
 
 
+async def test_what_a_path_says_beyond_its_rule_is_sealed_and_a_literal_rule_needs_no_third_part(tmp_path: Path):
+    rules = [{"path": "/score", "as": "decision"}, {"path": "/customers/*/score", "as": "decision"}]
+    number = b"123-45-6789"
+    async with Upstream(good) as model:
+        async with working(configuration(tmp_path, model.url, route={"record": rules})) as worker:
+            async with Client.to(worker) as c:
+                await c.ask(target="/m/score")
+                await c.ask(target="/m/sc%6Fre")
+                await c.ask(target=f"/m/customers/{number.decode()}/score")
+                await c.ask(target=f"/m/other/{number.decode()}")
+                evidence = Evidence.of(worker)
+                literal, spelled, named, unruled = evidence.calls()
+                assert all(number not in record.entry for batch in evidence.batches() for record in batch.records)
+                assert [part["name"] for part in literal["parts"]] == ["request", "response"]
+                assert evidence.part(spelled, "target") == b"/m/sc%6Fre"
+                assert evidence.part(named, "target") == b"/m/customers/" + number + b"/score"
+                assert evidence.part(unruled, "target") == b"/m/other/" + number
+    paths = [entry["call"]["path"] for entry in (literal, spelled, named, unruled)]
+    assert paths == ["/m/score", "/m/score", "/m/customers/*/score", "/m/**"]
+
+
 async def test_record_rules_make_calls_and_counts_of_some_paths(tmp_path: Path):
     rules = [{"path": "/health", "as": "none"}, {"path": "/models/**", "as": "call"}, {"path": "/**", "as": "decision"}]
     async with Upstream(good) as model:
@@ -128,7 +151,7 @@ async def test_record_rules_make_calls_and_counts_of_some_paths(tmp_path: Path):
             entry = evidence.check_receipt(call, "call")
             assert evidence.calls() == [entry]
             assert evidence.part(entry, "target") == b"/m/models/list?all=1"
-            assert entry["call"]["path"] == "/m/models/list"
+            assert entry["call"]["path"] == "/m/models/**"
             metrics = (await c.ask("GET", "/-/metrics", b"")).body.decode()
             balanced(worker)
     assert plain.status == 200

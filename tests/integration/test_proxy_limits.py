@@ -1,10 +1,12 @@
 # ruff: noqa: SIM117 - a worker stands inside its model, and a client inside its worker
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from gateway.proxy import server
+from gateway.proxy.server import DataPlane, Inbound, Reply
 from tests.support.evidence import Evidence, balanced
 from tests.support.upstreams import Exchange, Upstream, events, good
 from tests.support.workers import Client, configuration, working
@@ -142,17 +144,84 @@ async def test_a_caller_who_goes_in_mid_request_leaves_nothing(tmp_path: Path):
         balanced(worker)
 
 
-async def test_more_connections_than_may_be_are_told_so(tmp_path: Path):
+async def test_more_connections_than_may_be_are_told_so_and_own_paths_are_answered_all_the_same(tmp_path: Path):
+    go_on = asyncio.Event()
+
+    async def behave(exchange: Exchange) -> None:
+        await go_on.wait()
+        await good(exchange)
+
+    async with Upstream(behave) as model:
+        made = configuration(tmp_path, model.url, gateway={"connections_max": 2})
+        async with working(made) as worker, Client.to(worker) as one, Client.to(worker) as two:
+            await one.request()
+            await two.request()
+            async with asyncio.timeout(5):
+                while len(model.seen) < 2:
+                    await asyncio.sleep(0.005)
+            async with Client.to(worker) as three, Client.to(worker) as four:
+                got = await three.ask()
+                assert (got.status, got.code, got.header("Retry-After")) == (503, "gateway_busy", "1")
+                assert await three.ended()
+                assert (await four.ask("GET", "/-/readyz", b"")).status == 200
+            assert len(model.seen) == 2
+            go_on.set()
+            assert [(await each.answer()).status for each in (one, two)] == [200, 200]
+
+
+async def test_a_full_worker_closes_the_connection_that_was_idle_for_longest(tmp_path: Path):
     async with Upstream(good) as model:
         made = configuration(tmp_path, model.url, gateway={"connections_max": 2})
         async with working(made) as worker, Client.to(worker) as one, Client.to(worker) as two:
-            assert (await one.ask()).status == 200
             assert (await two.ask()).status == 200
-            async with Client.to(worker) as three:
-                got = await three.answer()
-                assert (got.status, got.code, got.header("Retry-After")) == (503, "gateway_busy", "1")
-                assert await three.ended()
             assert (await one.ask()).status == 200
+            await asyncio.sleep(server.IDLE_AT_LEAST_S * 2)
+            async with Client.to(worker) as three:
+                assert (await three.ask()).status == 200
+                assert await two.ended()
+                assert (await one.ask()).status == 200
+            assert worker.journal.counters.refused == 0
+
+
+async def test_a_connection_on_which_nothing_comes_is_closed_and_one_that_asked_is_kept(tmp_path: Path):
+    async with Upstream(good) as model:
+        made = configuration(tmp_path, model.url, gateway={"header_timeout_s": 0.3})
+        async with working(made) as worker, Client.to(worker) as asking, Client.to(worker) as mute:
+            assert (await asking.ask()).status == 200
+            assert await mute.ended()
+            await asyncio.sleep(0.3)
+            assert (await asking.ask()).status == 200
+            assert worker.journal.counters.refused == 0
+
+
+async def test_a_fault_of_ours_in_the_middle_of_an_answer_is_a_cut_and_no_second_head():
+    async def handler(request: Inbound) -> Reply:
+        request.interim(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if request.head.path == "/begun":
+            request.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
+        raise RuntimeError("a fault of ours")
+
+    counted: list[str] = []
+    plane = DataPlane(
+        handler, header_bytes_max=8192, connections_max=9, on_refusal=lambda error: counted.append(error.code)
+    )
+    server = await asyncio.get_running_loop().create_server(plane, "127.0.0.1", 0)
+    try:
+        for path, status in (("/begun", b"200"), ("/first", b"500")):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"GET %b HTTP/1.1\r\nHost: t\r\n\r\n" % path.encode())
+            got = b""
+            with contextlib.suppress(ConnectionResetError):
+                async with asyncio.timeout(5):
+                    while piece := await reader.read(4096):
+                        got += piece
+            writer.close()
+            heads = [line.split(b" ")[1] for line in got.split(b"\r\n") if line.startswith(b"HTTP/1.1")]
+            assert heads in ([b"100", status], []), "a reset may take with it what was on its way"
+            assert path == "/begun" or heads
+    finally:
+        server.close()
+        await plane.shutdown(1)
 
 
 async def test_more_calls_than_may_be_are_told_so(tmp_path: Path):
