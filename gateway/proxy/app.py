@@ -35,6 +35,7 @@ from storage.writer import JournalLimits
 
 TICK_S = 0.25  # how late a trickling head or an old chunk may be noticed
 LOOK_S = 1.0  # how often files of the host are looked at: keys and models
+UNATTENDED_S = 3.0  # a closing entry is on its way to the disk for milliseconds, not for so long
 STATE_S = 60.0  # refusals are stated in one entry a minute, so that nobody fills the disk with them
 BACKLOG = 1024
 GC_THRESHOLD = 20_000  # objects more than at the last look; the library's 700 are there with 64 calls under way
@@ -63,6 +64,7 @@ class Worker:
         self._syscalls = syscalls
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._unattended_since = 0.0  # on the loop's clock; 0: each open call is under way here
         self.port = 0
 
     async def start(self, *, reuse_port: bool = True) -> None:
@@ -186,9 +188,24 @@ class Worker:
             await self._known.refresh()
             await asyncio.to_thread(self._models.look)
             self.counts.publish()
+            self._compare(loop.time())
             if loop.time() - stated >= STATE_S:
                 stated = loop.time()
                 self._state()
+
+    def _compare(self, now: float) -> None:
+        """Hold the journal's open calls against those under way, which are counted where they are handled.
+
+        That accepted is closed, open and lost together holds by construction, since open is derived. This does not.
+        """
+        if self._open_calls() <= self._gauge.now:
+            self._unattended_since = 0.0
+        elif not self._unattended_since:
+            self._unattended_since = now
+
+    def _open_calls(self) -> int:
+        counters = self.journal.counters
+        return counters.accepted - counters.closed - counters.lost
 
     def _state(self) -> None:
         if not self.journal.stopped.done():
@@ -198,6 +215,12 @@ class Worker:
         problems = []
         if self.journal.stopped.done():
             problems.append("the journal writes no more; the worker must be started again")
+        since = self._unattended_since
+        if since and asyncio.get_running_loop().time() - since >= UNATTENDED_S:
+            problems.append(
+                f"{self._open_calls()} calls are open in the journal and {self._gauge.now} are under way: "
+                "an entry is owed"
+            )
         if self._known.problem is not None:
             problems.append(f"application keys: {self._known.problem}")
         if self._stopping:

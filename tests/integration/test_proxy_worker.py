@@ -161,6 +161,21 @@ async def test_a_stream_whose_begin_entry_cannot_be_written_is_503_and_the_model
             assert (got.status, got.code) == (503, "journal_stopped")
             await asyncio.wait_for(left.wait(), 5)
             assert worker._budget.held_bytes == 0
+            assert worker.counts.refusals() == {}, "it was admitted: what becomes of it is no refusal"
+
+
+async def test_a_call_that_is_open_though_nobody_handles_it_makes_the_worker_unready(tmp_path: Path):
+    async with Upstream(good) as model, working(configuration(tmp_path, model.url)) as worker, Client.to(worker) as c:
+        assert (await c.ask()).status == 200
+        worker.journal.admit("default", "m", bytes_expected=0, may_pass=False)
+        async with asyncio.timeout(app.UNATTENDED_S + 5):
+            while not (problems := (await c.ask("GET", "/-/readyz", b"")).json()["problems"]):
+                await asyncio.sleep(0.1)
+        assert problems == ["1 calls are open in the journal and 0 are under way: an entry is owed"]
+        worker.journal.lose()
+        async with asyncio.timeout(5):
+            while (await c.ask("GET", "/-/readyz", b"")).status != 200:
+                await asyncio.sleep(0.1)
 
 
 async def test_a_call_whose_entry_cannot_be_written_counts_as_lost_and_a_gap_says_so(tmp_path: Path):
