@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,18 +133,18 @@ class Deployment:
 
     def journaled(self, shard: str = "gateway-0") -> Counter[str]:
         """How often each decision id stands in the journal as a decision entry."""
-        seen: Counter[str] = Counter()
+        return Counter(entry["decision"] for entry in self.entries(shard) if entry["kind"] == "decision")
+
+    def entries(self, shard: str = "gateway-0") -> Iterator[dict[str, Any]]:
+        """Everything that stands in the journal of one shard, in order."""
         for directory in shards(self.data):
             if directory.name != shard:
                 continue
             tail = SegmentTail(directory)
             for batch in tail.batches():
                 for record in batch.records:
-                    entry = orjson.loads(record.entry)
-                    if entry["kind"] == "decision":
-                        seen[entry["decision"]] += 1
+                    yield orjson.loads(record.entry)
             tail.close()
-        return seen
 
 
 @dataclass
