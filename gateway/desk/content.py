@@ -8,7 +8,9 @@ import orjson
 SHOWN_BYTES_MAX = 64 * 1024  # a page; the whole body is in the evidence
 DEPTH_MAX = 24
 NODES_MAX = 2_000
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]{0,63}")  # a map keyed by numbers or addresses is keyed by people
+KEYS_MAX = 200  # of one object: more are no record's fields but a map, perhaps one keyed by people
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")  # as programs name fields: a person's full name, number or address
+# is none. One word alone may still be either; what is keyed by first names shows them.
 MASK = "\u2022\u2022\u2022"
 
 
@@ -37,7 +39,10 @@ def text(body: bytes) -> str:
 
 
 def shape(body: bytes) -> str:
-    """The body without its values: the names of JSON members and the kind of each value; else only its length."""
+    """The body without its values: the names of JSON members that look like fields' and the kind of each value.
+
+    What is no JSON, or too large, is told by its length alone.
+    """
     value = parsed(body)
     if value is None:
         return f"{len(body):,} bytes, masked"
@@ -50,8 +55,13 @@ def _shape(value: Any, depth: int, budget: list[int]) -> Any:
     if depth >= DEPTH_MAX or budget[0] <= 0:
         return "\u2026"
     if isinstance(value, dict):
-        names = (name if _NAME.fullmatch(name) else f"{MASK} {number}" for number, name in enumerate(value, 1))
-        return {name: _shape(inner, depth + 1, budget) for name, inner in zip(names, value.values(), strict=True)}
+        kept = list(value.items())[:KEYS_MAX]
+        shown = {
+            name if _NAME.fullmatch(name) else f"{MASK} {number}": _shape(inner, depth + 1, budget)
+            for number, (name, inner) in enumerate(kept, 1)
+        }
+        more = len(value) - len(kept)
+        return shown | {f"\u2026 and {more:,} more": "\u2026"} if more else shown
     if isinstance(value, list):
         return [_shape(inner, depth + 1, budget) for inner in value]
     kinds = {str: "text", bool: "yes or no", int: "number", float: "number", type(None): "nothing"}

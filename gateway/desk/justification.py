@@ -4,6 +4,7 @@
 masked later, so nothing can be forgotten there. `masked` lists what was left out and why, in the viewer's words.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -106,6 +107,7 @@ def _reasons(body: Mapping[str, Any], state: State, viewer: Viewer) -> list[dict
     if not viewer.may(Right.REASONS):
         return []
     given = body.get("reasons", ()) if state is State.READY else ()
+    against = _against(body)
     labels = {str(factor.get("factor")): factor.get("label") for factor in body.get("factors", ())}
     told = []
     for reason in given:
@@ -117,9 +119,22 @@ def _reasons(body: Mapping[str, Any], state: State, viewer: Viewer) -> list[dict
             "text": str(reason.get("text")) if viewer.may(Right.PERSON) else label,
         }
         if viewer.may(Right.ATTRIBUTIONS):
-            item |= {"contribution": reason.get("contribution"), "share": reason.get("share")}
+            item |= {key: reason.get(key) for key in ("contribution", "share")}
+            item["share_against"] = _share(reason, against)
         told.append(item)
     return told
+
+
+def _against(body: Mapping[str, Any]) -> float:
+    """How much of the output all factors together took from the person: what reasons are a share of."""
+    sign = 1 if body.get("output", {}).get("favourable", "higher") == "lower" else -1
+    return math.fsum(max(0.0, sign * float(factor.get("contribution") or 0.0)) for factor in body.get("factors", ()))
+
+
+def _share(item: Mapping[str, Any], against: float) -> float | None:
+    """A reason's part of all that counted against the person, 0 to 1; its `share` is of the gap and may exceed 1."""
+    contribution = item.get("contribution")
+    return None if contribution is None or against <= 0 else min(1.0, abs(float(contribution)) / against)
 
 
 def _explanation(newest: Explanation | None, state: tuple[State, str], viewer: Viewer) -> dict[str, Any]:
@@ -147,7 +162,10 @@ def _explanation(newest: Explanation | None, state: tuple[State, str], viewer: V
         "baseline": baseline | {"text": words.BASELINE_WORDS.get(str(baseline.get("kind")))},
         "factors": [_factor(item, attributions) for item in body.get("factors", ())],
         "attributions": attributions,
-        "withheld": [{key: item.get(key) for key in _WITHHELD} for item in body.get("withheld", ())],
+        "withheld": [
+            {key: item.get(key) for key in _WITHHELD} | {"share_against": _share(item, _against(body))}
+            for item in body.get("withheld", ())
+        ],
         "flags": list(body.get("flags", ())),
         "quality": dict(body.get("quality", {})),
         "versions": body.get("versions"),

@@ -90,10 +90,10 @@ _SCHEMAS: Final[dict[str, Any]] = {
         },
         model={"type": "object"},
         card=_object(
-            say={**_list(_TEXT), "maxItems": 4, "description": "what may be said to the person"},
+            say={**_list(_TEXT), "maxItems": 4, "description": "to be said to the person, word by word"},
             lead=_TEXT,
             reasons=_list(_TEXT),
-            decided_by=_TEXT,
+            decided_by={**_TEXT, "description": "for whoever speaks to the person, like the two below"},
             ai_role=_TEXT,
             next_step=_TEXT,
         ),
@@ -124,8 +124,8 @@ _SCHEMAS: Final[dict[str, Any]] = {
 
 _LOOKUP: Final = {
     "operationId": "lookup",
-    "summary": "Find a case or person by the customer's reference, or a decision by its id or the twelve characters that a"
-    " call card gives; the purpose then holds for it",
+    "summary": "Find a case or person by the customer's reference, or a decision by its id or the"
+    " twelve characters that a call card gives; the purpose then holds for it",
     "requestBody": {
         "required": True,
         "content": {

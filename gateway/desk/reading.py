@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -13,6 +14,7 @@ from gateway.desk.records import Content, Decision, Dossier, Explanation, Seal
 from storage import queries
 from storage.entries import decode, leaf_hash
 from storage.errors import Unverifiable
+from storage.ids import is_uuid7
 from storage.queries import EntryRow, ExplanationRow
 
 EXPLANATIONS_MAX: Final = 20  # of one decision; each new one is somebody's request
@@ -53,13 +55,26 @@ class Reading:
         found = await asyncio.to_thread(queries.decision, self._database, identifier)
         return found if found is not None and found.tenant == tenant else None
 
-    async def dossier(self, decision: Decision, *, looks: bool) -> Dossier:
+    async def within(self, tenant: str, scope: Filter, identifiers: Sequence[str]) -> set[str]:
+        """Those of the decisions that lie in `scope`."""
+        asked = [identifier for identifier in identifiers if is_uuid7(identifier)]
+        if not asked:
+            return set()
+        wanted = replace(filters.wanted(scope, tenant), ids=asked)
+        found = await asyncio.to_thread(queries.page, self._database, wanted, limit=len(asked))
+        return {row.id for row in found.rows}
+
+    async def dossier(self, decision: Decision, *, scope: Filter, looks: bool) -> Dossier:
         """Everything on record of one decision; whether its entry is in the ledger is for the caller to find out.
+
+        `scope` is what the viewer may see: corrections outside it are left out.
 
         Raises:
             Unverifiable: the decision's entry is not where its row says.
         """
-        entry, extracted, explained, correcting, seen = await asyncio.to_thread(self._gather, decision, looks=looks)
+        entry, extracted, explained, correcting, seen = await asyncio.to_thread(
+            self._gather, decision, scope, looks=looks
+        )
         said = decode(entry.entry)
         damage = None
         try:
@@ -91,7 +106,7 @@ class Reading:
         return content_of(decode(entry.entry), await self._context.open_parts(entry.entry))
 
     def _gather(
-        self, decision: Decision, *, looks: bool
+        self, decision: Decision, scope: Filter, *, looks: bool
     ) -> tuple[EntryRow, EntryRow | None, list[ExplanationRow], tuple[Decision, ...], Sequence[queries.AccessRow]]:
         entry = queries.entry(self._database, decision.origin, decision.seq)
         if entry is None:
@@ -99,7 +114,8 @@ class Reading:
         extracted = queries.entry(self._database, decision.extraction_origin, decision.extraction_seq)
         explained = queries.explanations(self._database, decision.id, limit=EXPLANATIONS_MAX)
         later = queries.Span(decision.ts_ns, queries.EVER.high)
-        correcting = queries.Filter(tenant=decision.tenant, span=later, corrects=decision.id)
+        after = queries.Span(max(scope.from_ns, decision.ts_ns), scope.to_ns)
+        correcting = replace(filters.wanted(scope, decision.tenant), span=after, corrects=decision.id)
         corrected = queries.page(self._database, correcting, limit=CORRECTIONS_MAX).rows
         seen: Sequence[queries.AccessRow] = ()
         if looks:

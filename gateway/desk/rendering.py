@@ -50,6 +50,7 @@ def environment() -> Environment:
         space=lambda name: SPACE_WORDS.get(name, name),
         plain=lambda text: str(text).replace("_", " ").replace("-", " "),
         short=short,
+        spaced=words.spaced,
         stream=lambda state: words.STREAM_WORDS.get(state, state),
         took=words.duration,
     )

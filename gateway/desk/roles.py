@@ -9,7 +9,7 @@ The rules that the table alone does not say:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -106,6 +106,7 @@ class Viewer:
     subject: str
     roles: frozenset[Role]
     matter: Matter | None
+    session: str = field(default="", repr=False)  # which session speaks; empty: a bearer token
 
     @property
     def actor(self) -> str:

@@ -51,10 +51,10 @@ class Service:
         ticket = (ticket or "").strip() or None
         if ticket is not None and (len(ticket) > TICKET_CHARS_MAX or not ticket.isprintable()):
             raise RequestError(f"a ticket has at most {TICKET_CHARS_MAX} characters", code="ticket_invalid")
-        return Grant(purpose=purpose, ticket=ticket)
+        return Grant(purpose=purpose, ticket=ticket, stated_ns=self._context.now_ns())
 
     def state_purpose(self, viewer: Viewer, target: str, grant: Grant) -> None:
-        """Remember why `viewer` looks at `target`, for as long as a session lasts."""
+        """Remember why `viewer` looks at `target`, for a session's time from when it was stated."""
         self._grants.state(viewer, target, grant)
 
     def _granted(self, viewer: Viewer, right: Right, targets: Sequence[str], stated: Grant | None) -> Grant:
@@ -64,7 +64,7 @@ class Service:
             PurposeRequiredError: none was stated, or no ticket by somebody who needs one.
         """
         if self._context.trying:
-            return Grant(purpose=TRY_PURPOSE, ticket=None)
+            return self._trying()
         found = stated or next(
             (one for one in (self._grants.find(viewer, t) for t in targets) if one is not None), None
         )
@@ -75,6 +75,9 @@ class Service:
         for target in targets[:2]:  # asked once per case: what was stated for a decision holds for its case, not for
             self._grants.state(viewer, target, found)  # everything about the person
         return found
+
+    def _trying(self) -> Grant:
+        return Grant(purpose=TRY_PURPOSE, ticket=None, stated_ns=self._context.now_ns())
 
     # ---- operations
 
@@ -133,6 +136,7 @@ class Service:
             found, following = await self._reading.page(viewer.tenant, asked, limit=CASE_ROWS_MAX)
             if not found:
                 raise NotFoundError("no such case in your scope")
+            found = await self._scoped(viewer, found)
             await look.granted(rows=len(found))
         return {
             "case": pseudonym,
@@ -159,6 +163,7 @@ class Service:
             if query.get("cursor"):
                 after = filters.open_cursor(query["cursor"], asked, viewer, self._cursor_key)
             found, following = await self._reading.page(viewer.tenant, asked, limit=rows_max, cursor=after)
+            found = await self._scoped(viewer, found)
             await look.granted(rows=len(found))
         cursor = None
         if following is not None:
@@ -182,7 +187,9 @@ class Service:
         async with look:
             viewer.require(Right.REASONS)
             found = await self._found(viewer, identifier, Right.REASONS, look)
-            dossier = await self._reading.dossier(found, looks=viewer.may(Right.ACCESSES))
+            (found,) = await self._scoped(viewer, (found,))
+            looks = viewer.may(Right.ACCESSES)
+            dossier = await self._reading.dossier(found, scope=self._all(viewer), looks=looks)
             sealed = await self._sealed(found, dossier)
             await look.granted(rows=1)
         return document(sealed, viewer, route=self._routes.get(found.route or ""), job=self._context.job(identifier))
@@ -214,9 +221,7 @@ class Service:
 
     async def tried(self, viewer: Viewer, *, rows: int) -> None:
         """Record that the one user of `answerable try` is about to see `rows` calls; true on return: it is durable."""
-        await Look(self._context.record_access, viewer, "try", Grant(purpose=TRY_PURPOSE, ticket=None)).granted(
-            rows=rows
-        )
+        await Look(self._context.record_access, viewer, "try", self._trying()).granted(rows=rows)
 
     # ---- inside
 
@@ -264,6 +269,14 @@ class Service:
             raise NotFoundError("no such decision in your scope")
         look.about(case=found.case, subject=found.subject, route=found.route)
         return found
+
+    async def _scoped(self, viewer: Viewer, found: Sequence[Decision]) -> tuple[Decision, ...]:
+        """The decisions without the names of those that they correct, where these lie outside a regulator's matter."""
+        corrected = {one.corrects for one in found if one.corrects is not None}
+        if viewer.matter is None or not corrected:
+            return tuple(found)
+        seen = await self._reading.within(viewer.tenant, self._all(viewer), sorted(corrected))
+        return tuple(one if one.corrects in seen else replace(one, corrects=None) for one in found)
 
     async def _sealed(self, found: Decision, dossier: Dossier) -> Dossier:
         """The dossier with its entry checked against the ledger, now."""

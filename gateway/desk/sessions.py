@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from gateway.desk.roles import Viewer
@@ -35,10 +35,11 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """Why somebody looks at a case, person, decision or list, as they stated it once."""
+    """Why somebody looks at a case, person, decision or list, as they stated it once, and when."""
 
     purpose: str
     ticket: str | None
+    stated_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +107,9 @@ class Signins:
         return self._codes.take(code)
 
     def begin(self, viewer: Viewer) -> str:
-        """Start a session; the cookie's value."""
+        """Start a session; the cookie's value. What was stated in another session does not hold in this one."""
         secret = self._secret()
+        viewer = replace(viewer, session=self._secret())
         expires_ns = self._now_ns() + self._session_ns
         self._sessions.put(
             secret, Session(viewer=viewer, csrf=self._secret(), expires_ns=expires_ns), expires_ns=expires_ns
@@ -127,16 +129,19 @@ class Signins:
 
 
 class Grants:
-    """Purposes as they were stated: once per viewer and case, for as long as a session lasts."""
+    """Purposes as they were stated: once per session (or bearer token's subject) and case.
+
+    Each holds for a session's time from when it was stated, however often it is used, and never longer than its
+    session: the key holds the session's secret, which ends with it.
+    """
 
     def __init__(self, *, life_s: float, now_ns: Callable[[], int]) -> None:
         self._life_ns = int(life_s * NS_PER_S)
-        self._now_ns = now_ns
         self._grants: Expiring[Grant] = Expiring(GRANTS_MAX, now_ns)
 
     def state(self, viewer: Viewer, target: str, grant: Grant) -> None:
-        """Remember why `viewer` looks at `target` (`case:…`, `subject:…`, `decision:…` or `list`)."""
-        self._grants.put(_of(viewer, target), grant, expires_ns=self._now_ns() + self._life_ns)
+        """Remember why `viewer` looks at `target` (`case:…`, `subject:…`, `decision:…`, `reference:…` or `list`)."""
+        self._grants.put(_of(viewer, target), grant, expires_ns=grant.stated_ns + self._life_ns)
 
     def find(self, viewer: Viewer, target: str) -> Grant | None:
         """What was stated, if it still holds."""
@@ -149,7 +154,7 @@ def same(one: str, other: str) -> bool:
 
 
 def _of(viewer: Viewer, target: str) -> str:
-    return f"{viewer.tenant}\n{viewer.actor}\n{target}"
+    return f"{viewer.tenant}\n{viewer.actor}\n{viewer.session}\n{target}"
 
 
 def _hashed(secret: str) -> bytes:

@@ -11,7 +11,7 @@ from gateway.desk.errors import SigninRequiredError
 from gateway.desk.pages import is_ours, purpose_target, see_other, texts
 from gateway.desk.roles import Viewer
 from gateway.desk.service import Service
-from gateway.desk.sessions import Signins
+from gateway.desk.sessions import Invitation, Signins
 from gateway.desk.views import Views
 
 
@@ -49,12 +49,14 @@ class SigninPages:
         """Exchange a code or a token for a session."""
         refuse_other_sites(request)
         form = texts(await request.post())
-        viewer, onward = await self._who(form)
+        viewer, invitation, onward = await self._who(form)
         earlier = request.cookies.get(COOKIE)
         if earlier is not None:
             self._signins.end(earlier)
+        secret = self._signins.begin(viewer)
+        self._state(secret, invitation)
         response = see_other(onward)
-        set_cookie(response, request, self._signins.begin(viewer), max_age_s=int(self._session_s))
+        set_cookie(response, request, secret, max_age_s=int(self._session_s))
         return response
 
     async def sign_out(self, request: web.Request) -> web.Response:
@@ -66,11 +68,12 @@ class SigninPages:
         response.del_cookie(COOKIE, path="/")
         return response
 
-    async def _who(self, form: dict[str, str]) -> tuple[Viewer, str]:
-        """Who signs in, and the page they go on to."""
+    async def _who(self, form: dict[str, str]) -> tuple[Viewer, Invitation | None, str]:
+        """Who signs in, by which invitation, and the page they go on to."""
         if not form.get("code"):
             onward = form.get("next", "")
-            return await self._callers.bearer(form.get("token", "").strip()), onward if is_ours(onward) else self._home
+            viewer = await self._callers.bearer(form.get("token", "").strip())
+            return viewer, None, onward if is_ours(onward) else self._home
         invitation = self._signins.redeem(form["code"])
         if invitation is None:
             raise SigninRequiredError(
@@ -78,7 +81,11 @@ class SigninPages:
                 code="code_invalid",
                 advice="Ask for a new one; a link works once, for ten minutes.",
             )
-        if invitation.grant is not None:
-            target = purpose_target(invitation.onward, invitation.viewer)
-            self._service.state_purpose(invitation.viewer, target, invitation.grant)
-        return invitation.viewer, invitation.onward or self._home
+        return invitation.viewer, invitation, invitation.onward or self._home
+
+    def _state(self, secret: str, invitation: Invitation | None) -> None:
+        """State, in the session that begins, the purpose that the invitation carries."""
+        session = self._signins.find(secret)
+        if session is not None and invitation is not None and invitation.grant is not None:
+            target = purpose_target(invitation.onward, session.viewer)
+            self._service.state_purpose(session.viewer, target, invitation.grant)

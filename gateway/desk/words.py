@@ -24,11 +24,6 @@ BASELINE_WORDS: Mapping[str, str] = {
     "all_applicants": "all applicants",
     "uploaded": "the comparison group that the model owner registered",
 }
-ANSWER_WORDS: Mapping[bool | None, str] = {
-    True: "in the person's favour",
-    False: "against the person",
-    None: "neither for nor against",
-}
 
 
 def iso(ts_ns: int) -> str:
@@ -79,6 +74,11 @@ def signed(value: float) -> str:
     """A contribution: always with its sign, two decimals (three where smaller)."""
     digits = 2 if abs(value) >= 0.1 or value == 0 else 3
     return f"{value:+.{digits}f}".replace("-", "\u2212")
+
+
+def spaced(reference: str) -> str:
+    """A reference in groups of four, as people read it out."""
+    return " ".join(reference[at : at + 4] for at in range(0, len(reference), 4))
 
 
 def short(identifier: str) -> str:

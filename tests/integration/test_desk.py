@@ -390,6 +390,32 @@ async def test_old_and_corrected_decision_point_at_each_other(bank, desk):
     assert new["decision"]["corrects"] == bank.id("denied")
 
 
+async def test_a_regulator_is_told_of_no_correction_outside_the_matter(tmp_path: Path, request: pytest.FixtureRequest):
+    with opened(fresh_profile("chdb", request)) as database:
+        records = Records(
+            data=tmp_path / "data", database=database, keyring=Keyring.open(tmp_path / "data", create=True)
+        )
+        async with past(records) as writing:
+            old = await writing.decide("old", case="A-1", at_ns=START_NS - 60 * DAY_NS)
+            first = await writing.decide("first", case="A-1", corrects=old.id)
+            second = await writing.decide("second", case="A-1", corrects=first.id, at_ns=START_NS + 1)
+            other = await writing.decide("other", case="A-1", route="cards", corrects=first.id, at_ns=START_NS + 2)
+            await writing.extract([old, first, second, other])
+        async with running(records, tmp_path) as desk:
+            for headers, corrects, corrected_by in (
+                (desk.headers("regulator", matter=MATTER), None, [second.id]),
+                (desk.headers("compliance"), old.id, [other.id, second.id]),
+            ):
+                found = await (await desk.client.get(f"/v1/decisions/{first.id}", headers=headers)).json()
+                assert found["decision"]["corrected_by"] == corrected_by
+                assert found["decision"]["corrects"] == corrects
+                assert ("corrects" in found["links"]) is (corrects is not None)
+                for path in (f"cases/{records.pseudonym('case', 'A-1')}", f"decisions?{PERIOD}&route=mortgage"):
+                    listed = await (await desk.client.get(f"/v1/{path}", headers=headers)).json()
+                    told = {one["id"]: one["corrects"] for one in listed["decisions"]}
+                    assert (told[second.id], told[first.id]) == (first.id, corrects)
+
+
 async def test_a_proof_can_be_checked_with_the_logs_public_key_alone(bank, desk):
     path = f"/v1/decisions/{bank.id('denied')}/proof"
     told = await (await desk.client.get(path, headers=desk.headers("compliance"))).json()
@@ -568,7 +594,7 @@ async def test_the_answers_are_what_the_openapi_document_says(bank, desk):
 
 async def test_the_command_why_tells_the_sentences_by_the_tokens_rights(bank, desk):
     found = await desk.desk.why(desk.token("support"), bank.id("denied"), purpose="complaint", ticket="T-9")
-    assert found["sentences"][1].startswith("What counted against it:")
+    assert found["sentences"][1].startswith("The main things that counted against the application:")
     assert [entry["action"] for entry in desk.accesses()] == ["decision"]
 
 

@@ -87,7 +87,7 @@ async def test_a_link_shows_a_button_and_only_the_button_uses_the_code_up(bank, 
     assert second.status == 401
     assert "used already or is too old" in await second.text()
     shown = await page(desk, f"/decisions/{bank.id('denied')}")
-    assert "What to say" in shown.text
+    assert "Say to the customer" in shown.text
     (entry,) = desk.accesses()
     assert (entry["purpose"], entry["actor"]) == ("complaint", "answerable-development|amy")
 
@@ -242,6 +242,25 @@ async def test_the_purpose_is_asked_once_and_then_never_again_for_the_case(bank,
     await page(desk, f"/decisions/{bank.id('approved')}", status=428)
 
 
+async def test_after_signing_out_the_purpose_is_asked_again(bank, desk):
+    path = f"/decisions/{bank.id('denied')}"
+    csrf = await desk.sign_in("support", purpose="complaint", ticket="T-1", onward=path)
+    await page(desk, path)
+    await desk.client.post("/signout", data={"csrf": csrf}, allow_redirects=False)
+    await desk.sign_in("support")
+    await page(desk, path, status=428)
+
+
+async def test_a_purpose_is_asked_again_after_a_sessions_time_however_often_it_was_used(bank, desk):
+    path, silent = f"/v1/decisions/{bank.id('denied')}", desk.headers("support", purpose=None, ticket=None)
+    assert (await desk.client.get(path, headers=desk.headers("support"))).status == 200
+    for _ in range(3):
+        desk.clock[0] += 150 * 60 * 1_000_000_000
+        assert (await desk.client.get(path, headers=silent)).status == 200
+    desk.clock[0] += 31 * 60 * 1_000_000_000
+    assert (await desk.client.get(path, headers=silent)).status == 428
+
+
 async def test_a_link_from_a_crm_asks_for_the_purpose_and_refuses_a_raw_number(bank, desk):
     await desk.sign_in("support")
     case = bank.pseudonym("case", "A-1")
@@ -288,6 +307,7 @@ async def every_page(desk: Running, bank: Records) -> dict[str, Page]:
             await desk.sign_in("compliance", purpose="audit", onward=f"/decisions/{bank.id(name)}")
             shown[f"full {name}"] = await page(desk, f"/decisions/{bank.id(name)}")
             shown[f"card {name}"] = await page(desk, f"/decisions/{bank.id(name)}?view=card")
+    await desk.sign_in("compliance", purpose="audit", onward=f"/decisions/{evil}")
     shown["proof"] = await page(desk, f"/decisions/{evil}/proof")
     shown["case"] = await page(desk, f"/cases/{bank.pseudonym('case', 'A-9')}")
     await desk.sign_in("compliance", purpose="audit", onward="/decisions")
@@ -377,14 +397,14 @@ async def test_support_gets_the_card_and_compliance_the_full_view_or_either(bank
     path = f"/decisions/{bank.id('denied')}"
     await desk.sign_in("support", purpose="complaint", ticket="T", onward=path)
     card = await page(desk, f"{path}?view=full")
-    assert "What to say" in card.text
+    assert "Say to the customer" in card.text
     assert 'svg class="waterfall"' not in card.text
     assert "0.92" not in card.text
     await desk.sign_in("compliance", purpose="audit", onward=path)
     full = await page(desk, path)
     assert 'svg class="waterfall"' in full.text
     assert "\u22120.92" in full.text
-    assert "What to say" in (await page(desk, f"{path}?view=card")).text
+    assert "Say to the customer" in (await page(desk, f"{path}?view=card")).text
 
 
 async def test_a_page_of_a_pending_explanation_loads_itself_again(bank, desk):

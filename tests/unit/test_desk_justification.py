@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.desk.content import shape, text
+from gateway.desk.content import KEYS_MAX, shape, text
 from gateway.desk.context import Job, JobState
 from gateway.desk.justification import document
 from gateway.desk.records import Content, Dossier
@@ -68,18 +68,58 @@ def test_the_card_names_the_reasons_in_order_who_decided_and_what_comes_next():
     card = told(dossier(), "support")["card"]
     assert [reason.split()[1] for reason in card["reasons"]] == ["monthly", "credit", "is", "loan"]
     assert card["say"][0] == (
-        "On 3 March 2026 an automated model assessed this case, and its answer was \u201cdenied\u201d."
+        "On 3 March 2026 our automated system assessed your application, and its answer was \u201cdenied\u201d."
     )
     assert card["say"][1].startswith(
-        "What counted against it: your monthly debts take a large part of your income (47 %);"
+        "The main things that counted against the application: your monthly debts take a large part of your income"
+        " (47 %);"
+    )
+    assert card["say"][2] == "We compared your application with ones that were only just approved."
+    assert card["say"][3] == (
+        "As far as our records show, no person took part in this assessment, and you can ask us to have one look at it."
     )
     assert "mortgage-approval" in card["decided_by"]
     assert "reviewer" in card["next_step"]
 
 
+AGENTS_WORDS = re.compile(
+    r"\b(please|hand|case|customer|caller|the person|the model|reviewer|reload|page)\b", re.IGNORECASE
+)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_what_is_said_to_the_customer_addresses_them_and_holds_nothing_that_is_for_the_agent(state):
+    made, job = STATES[state]
+    for favourable in (True, False, None):
+        one = replace(made, decision=replace(made.decision, favourable=favourable))
+        card = told(one, "support", job=job)["card"]
+        assert "your application" in card["say"][0]
+        assert not [found for sentence in card["say"] for found in AGENTS_WORDS.findall(sentence)], card["say"]
+        assert "your " not in card["next_step"]
+    if state not in (State.READY, State.ERASED, State.SKIPPED, State.UNANSWERED):
+        assert card["next_step"].startswith("Name no reasons")
+
+
+def test_no_person_and_no_review_is_claimed_beyond_what_is_on_record():
+    for made, job in STATES.values():
+        card = told(made, "support", job=job)["card"]
+        assert card["say"][-1].startswith("As far as our records show, no person took part")
+        assert "you can ask us" in card["say"][-1]
+
+
+def test_each_reason_has_its_share_of_all_that_counted_against():
+    found = told(dossier(), "compliance")["explanation"]
+    against = sum(-factor["contribution"] for factor in found["factors"] if factor["contribution"] < 0)
+    shares = [reason["share_against"] for reason in found["reasons"]]
+    assert shares == [pytest.approx(part / against) for part in (0.92, 0.81, 0.44, 0.31)]
+    assert sum(shares) <= 1
+    withheld = told(STATES[State.BLOCKED][0], "compliance")["explanation"]["withheld"]
+    assert [item["share_against"] for item in withheld] == shares
+
+
 def test_a_favourable_answer_has_no_reasons_against_it():
     made = dossier(decision=decision(label="approved", favourable=True))
-    assert "in the person's favour" in told(made, "support")["card"]["say"][1]
+    assert "in your favour" in told(made, "support")["card"]["say"][1]
     assert told(made, "support")["card"]["reasons"] == []
 
 
@@ -211,6 +251,18 @@ def test_names_that_may_be_a_persons_are_masked_with_the_values():
         "\u2022\u2022\u2022 2": "\u2022\u2022\u2022 number",
         "income": "\u2022\u2022\u2022 number",
     }
+
+
+@pytest.mark.parametrize("name", ["John Smith", "john.smith", "Anna-Maria", "O'Neil", "Zoë", "a" * 41, "4711", ""])
+def test_only_names_as_programs_give_them_to_fields_are_shown(name):
+    shown = shape(json.dumps({"guarantors": {name: 100}}).encode())
+    assert json.loads(shown) == {"guarantors": {"\u2022\u2022\u2022 1": "\u2022\u2022\u2022 number"}}
+
+
+def test_an_object_with_very_many_names_is_cut():
+    shown = json.loads(shape(json.dumps({f"k{number}": 1 for number in range(250)}).encode()))
+    assert len(shown) == KEYS_MAX + 1
+    assert list(shown)[-1] == "\u2026 and 50 more"
 
 
 def test_the_shape_of_what_is_no_json_is_its_length():

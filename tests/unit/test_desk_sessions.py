@@ -81,11 +81,37 @@ def test_two_sessions_have_different_secrets(signins: Signins):
 
 def test_a_stated_purpose_holds_for_its_target_viewer_and_tenant_alone(clock: Clock):
     grants = Grants(life_s=60, now_ns=clock)
-    grants.state(amy(), "case:c1", Grant(purpose="audit", ticket="T"))
-    assert grants.find(amy(), "case:c1") == Grant(purpose="audit", ticket="T")
+    stated = Grant(purpose="audit", ticket="T", stated_ns=clock.now_ns)
+    grants.state(amy(), "case:c1", stated)
+    assert grants.find(amy(), "case:c1") == stated
     assert grants.find(amy(), "case:c2") is None
     assert grants.find(amy("other"), "case:c1") is None
     clock.now_ns += 60 * NS
+    assert grants.find(amy(), "case:c1") is None
+
+
+def test_a_stated_purpose_ends_at_its_time_however_often_it_is_used(clock: Clock):
+    grants = Grants(life_s=60, now_ns=clock)
+    grants.state(amy(), "case:c1", Grant(purpose="audit", ticket="T", stated_ns=clock.now_ns))
+    for _ in range(5):
+        clock.now_ns += 11 * NS
+        found = grants.find(amy(), "case:c1")
+        assert found is not None
+        grants.state(amy(), "case:c1", found)
+        grants.state(amy(), "decision:d1", found)
+    clock.now_ns += 5 * NS
+    assert grants.find(amy(), "case:c1") is None
+    assert grants.find(amy(), "decision:d1") is None
+
+
+def test_a_purpose_stated_in_one_session_does_not_hold_in_the_next(signins: Signins, clock: Clock):
+    grants = Grants(life_s=60, now_ns=clock)
+    first, second = (signins.find(signins.begin(amy())) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    grants.state(first.viewer, "case:c1", Grant(purpose="audit", ticket="T", stated_ns=clock.now_ns))
+    assert grants.find(first.viewer, "case:c1") is not None
+    assert grants.find(second.viewer, "case:c1") is None
     assert grants.find(amy(), "case:c1") is None
 
 
