@@ -29,7 +29,7 @@ format: $(VENV)/.dev
 
 contract: $(VENV)/.dev
 	$(RUN)/python -m tests.contract.environment
-	$(RUN)/python -m pytest tests/contract -m contract $(ARGS)
+	$(RUN)/python -m pytest tests/contract tests/security -m contract $(ARGS)
 
 chaos: $(VENV)/.dev
 	ANSWERABLE_KILLS=300 ANSWERABLE_AWAY_S=60 $(RUN)/python -m pytest tests/fault --timeout 3600 $(ARGS)
