@@ -10,9 +10,9 @@ from gateway.proxy import headers as heads
 from gateway.proxy.call import Call
 from gateway.proxy.counts import Counts
 from gateway.proxy.exchange import Answered, State
+from gateway.proxy.inbound import Inbound, Reply, error_reply, new_request_id
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.recording import Recording, Unrecorded
-from gateway.proxy.server import Inbound, Reply, error_reply, new_request_id
 
 PATIENCE_S = 1.0  # an answer that is not complete by then is begun in the journal, and streamed
 _CLOSE = b"Connection: close\r\n"

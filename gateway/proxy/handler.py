@@ -34,13 +34,13 @@ from gateway.proxy.errors import (
 )
 from gateway.proxy.exchange import NOTHING, Asked, Caller
 from gateway.proxy.heads import Head, Heads
+from gateway.proxy.inbound import Inbound, Reply, error_reply, new_request_id
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.own import Own
 from gateway.proxy.recording import Recorder, Recording, Unrecorded
 from gateway.proxy.replicas import Seat, Steering
 from gateway.proxy.routes import Routes
-from gateway.proxy.server import Inbound, Reply, error_reply, new_request_id
 from gateway.proxy.streams import stream
 from storage.errors import JournalFull
 

@@ -11,7 +11,7 @@ import orjson
 from gateway.proxy.counts import Counts, shard_directories
 from gateway.proxy.errors import RouteUnknown
 from gateway.proxy.headers import status_line
-from gateway.proxy.server import Reply
+from gateway.proxy.inbound import Reply
 from storage import watermark
 
 

@@ -17,7 +17,7 @@ from gateway.proxy.call import Call
 from gateway.proxy.errors import UpstreamFailed, UpstreamSlow
 from gateway.proxy.exchange import State
 from gateway.proxy.holding import Holding
-from gateway.proxy.server import Reply
+from gateway.proxy.inbound import Reply
 
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"

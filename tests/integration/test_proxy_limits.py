@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy import server
-from gateway.proxy.server import DataPlane, Inbound, Reply
+from gateway.proxy import inbound, server
+from gateway.proxy.inbound import Inbound, Reply
+from gateway.proxy.server import DataPlane
 from tests.support.evidence import Evidence, balanced
 from tests.support.upstreams import Exchange, Upstream, events, good
 from tests.support.workers import Client, configuration, working
@@ -323,7 +324,7 @@ async def test_what_does_not_end_within_the_drain_is_cut_and_closed_as_lost(tmp_
 
 
 async def test_a_caller_who_takes_nothing_is_cut(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(server, "STALLED_S", 0.3)
+    monkeypatch.setattr(inbound, "STALLED_S", 0.3)
 
     async def flood(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
