@@ -71,6 +71,7 @@ class Desk:
         reading = Reading(context)
         self._service = Service(context, reading, grants)
         self.web = web.Application(middlewares=[self._around], client_max_size=BODY_BYTES_MAX)
+        self.web.on_response_prepare.append(_unnamed)
         names = tuple(route.name for route in settings.routes)
         home = "/try" if context.trying else "/"
         self.web.add_routes(
@@ -239,6 +240,11 @@ class Desk:
 def create(context: Context) -> Desk:
     """The desk over its host's parts."""
     return Desk(context)
+
+
+async def _unnamed(_request: web.Request, response: web.StreamResponse) -> None:
+    """Leave out which software answers, and in which version: aiohttp names it of its own accord."""
+    response.headers.pop("Server", None)
 
 
 def _code(status: int) -> str:

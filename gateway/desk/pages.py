@@ -19,6 +19,7 @@ from gateway.desk.views import Views
 
 PERIOD_DAYS: Final = 7  # a list of decisions begins with the last week
 TARGET_CHARS_MAX: Final = 200
+WAITS_S: Final = (3, 5, 10, 20, 40)  # until a page that waits loads itself again; each load is a look on record
 
 
 class Pages:
@@ -83,6 +84,8 @@ class Pages:
         """`/open?case=<pseudonym>&ticket=…`: a link in a CRM; asks for the purpose, then shows the case."""
         caller = await self._callers.of(request)
         case = request.query.get("case", "")
+        if not case:
+            raise RequestError("the link names no case: /open?case=<pseudonym>")
         asked = parse({"case": case, "from": "2000-01-01", "to": "2100-01-01"}, caller.viewer)
         ticket = self._service.grant("review", request.query.get("ticket")).ticket
         return self._views.purpose(request, caller, onward=f"/cases/{asked.case}", ticket=ticket or "")
@@ -122,6 +125,7 @@ class Pages:
         caller = await self._callers.of(request)
         found = await self._service.decision(caller.viewer, request.match_info["id"], stated=None)
         full = caller.viewer.full and request.query.get("view") != "card"
+        waiting = found["explanation"]["state"] in ("pending", "running")
         return self._views.page(
             request,
             caller,
@@ -129,6 +133,8 @@ class Pages:
             doc=found,
             both=caller.viewer.full,
             chart=chart(found),
+            again=again(request) if waiting else None,
+            waiting=waiting,
             twin=found["links"]["self"],
         )
 
@@ -136,7 +142,14 @@ class Pages:
         """The proof of one decision, how to check it, and the file."""
         caller = await self._callers.of(request)
         found = await self._service.proof(caller.viewer, request.match_info["id"], stated=None)
-        return self._views.page(request, caller, "proof.html", doc=found, twin=found["links"]["self"])
+        return self._views.page(
+            request,
+            caller,
+            "proof.html",
+            doc=found,
+            again=None if found["proofs"] else again(request),
+            twin=found["links"]["self"],
+        )
 
     async def _form(self, request: web.Request) -> tuple[Caller, Mapping[str, str]]:
         """The caller and a form of texts, once it is sure that our own page sent it."""
@@ -144,6 +157,16 @@ class Pages:
         form = texts(await request.post())
         caller.check_form(form.get("csrf"))
         return caller, form
+
+
+def again(request: web.Request) -> str | None:
+    """When a page that waits for something loads itself again, as a refresh: later each time, and then no more."""
+    told = request.query.get("wait", "0")
+    loads = int(told) if told.isascii() and told.isdigit() and len(told) < 3 else len(WAITS_S)
+    if loads >= len(WAITS_S):
+        return None
+    query = {name: request.query[name] for name in ("view",) if name in request.query} | {"wait": str(loads + 1)}
+    return f"{WAITS_S[loads]}; url={request.path}?{urlencode(query)}"
 
 
 def is_ours(path: str) -> bool:

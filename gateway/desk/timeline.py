@@ -17,7 +17,9 @@ def timeline(dossier: Dossier, *, people: bool) -> list[dict[str, Any]]:
         if decision.upstream_us:
             took = f"after {words.duration(decision.upstream_us)}"
             answered = "Model answered" if decision.stream == "complete" else "Answer ended early"
-            events.append((received_ns + decision.upstream_us * 1_000, answered, took))
+            # two clocks, one that counts on and one that tells the time: what is recorded was answered before
+            answered_ns = min(received_ns + decision.upstream_us * 1_000, decision.ts_ns)
+            events.append((answered_ns, answered, took))
     lost = decision.stream == "gateway_lost"
     durable = "after the gateway was started again" if lost else "durable before the answer ended"
     events.append((decision.ts_ns, "Recorded", durable))

@@ -91,16 +91,10 @@ async def test_a_link_and_one_button_lead_to_the_call_card_and_nowhere_else(bank
 
 async def test_both_views_are_readable_light_and_dark_wide_and_narrow(bank, desk, tab):
     path = f"/decisions/{bank.id('denied')}"
-    await enter(tab, desk, "compliance", purpose="audit", onward=path)
-    await enter(tab, desk, "compliance", purpose="audit", onward="/decisions?from=2026-03-01&to=2026-03-10")
-    for name in (
-        path,
-        f"{path}?view=card",
-        f"{path}/proof",
-        "/",
-        "/decisions?from=2026-03-01&to=2026-03-10",
-        "/nothing",
-    ):
+    listed = "/decisions?from=2026-03-01&to=2026-03-10"
+    for name in (path, f"{path}?view=card", f"{path}/proof", "/", listed, "/nothing"):
+        if name in (path, listed):
+            await enter(tab, desk, "compliance", purpose="audit", onward=name)  # a purpose is stated per session
         for theme in ("light", "dark"):
             await tab.look(width=1280, theme=theme)
             await tab.go(address(desk, name))

@@ -267,6 +267,7 @@ async def test_a_link_from_a_crm_asks_for_the_purpose_and_refuses_a_raw_number(b
     shown = await page(desk, f"/open?case={case}&ticket=T-77")
     assert 'value="T-77"' in shown.text
     assert f'value="/cases/{case}"' in shown.text
+    assert "names no case" in (await page(desk, "/open?ticket=T-77", status=400)).text
     refused = await page(desk, "/open?case=4711&ticket=T-77", status=400)
     assert "4711" not in refused.text
     assert desk.accesses() == []
@@ -377,6 +378,7 @@ async def test_every_answer_carries_the_strict_policy(bank, desk):
         assert "frame-ancestors 'none'" in policy
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert "Server" not in answer.headers
         stored = "immutable" if path.startswith("/static/") else "no-store"
         assert stored in answer.headers["Cache-Control"]
 
@@ -407,11 +409,23 @@ async def test_support_gets_the_card_and_compliance_the_full_view_or_either(bank
     assert "Say to the customer" in (await page(desk, f"{path}?view=card")).text
 
 
-async def test_a_page_of_a_pending_explanation_loads_itself_again(bank, desk):
+async def test_a_page_of_a_pending_explanation_loads_itself_again_later_each_time_and_then_no_more(bank, desk):
     path = f"/decisions/{bank.id('waiting')}"
     await desk.sign_in("support", purpose="complaint", ticket="T", onward=path)
-    refresh = [meta for meta in (await page(desk, path)).all("meta") if meta.get("http-equiv") == "refresh"]
-    assert refresh == [{"http-equiv": "refresh", "content": "5"}]
+    following, waited = f"{path}?view=card", []
+    while True:
+        shown = await page(desk, following)
+        refresh = [meta["content"] or "" for meta in shown.all("meta") if meta.get("http-equiv") == "refresh"]
+        if not refresh:
+            break
+        seconds, _, following = refresh[0].partition("; url=")
+        assert following.startswith(f"{path}?view=card&wait=")
+        waited.append(int(seconds))
+    assert waited == [3, 5, 10, 20, 40]
+    assert len(desk.accesses()) == 6
+    assert "look again" in shown.text
+    for wait in ("-1", "x", "999999", "\u0663"):
+        assert not [m for m in (await page(desk, f"{path}?wait={wait}")).all("meta") if m.get("http-equiv")]
 
 
 async def test_an_administrator_may_open_proofs_and_no_decision(bank, desk):

@@ -225,6 +225,12 @@ def test_the_timeline_is_in_order_of_time():
     assert [event["at"] for event in events] == sorted(event["at"] for event in events)
 
 
+def test_an_answer_is_never_told_after_its_own_record():
+    made = dossier(decision=decision(upstream_us=7_200))  # received 7 ms before the entry's time
+    events = [event["title"] for event in told(made, "compliance")["timeline"]]
+    assert events.index("Model answered") < events.index("Recorded")
+
+
 def test_a_route_that_explains_adverse_decisions_only_skips_the_others():
     adverse = ROUTE.model_copy(update={"explain": ROUTE.explain.model_copy(update={"when": "adverse"})})
     made = dossier(explanations=(), decision=decision(label="approved", favourable=True))
