@@ -26,7 +26,7 @@ from storage.migrate import migrate
 from storage.projections import Projector
 from storage.proofs import Tiles
 from storage.shipper import Shipper
-from tests.support.batches import Shard
+from tests.support.batches import Shard, write_keys
 
 BATCH = 250  # 1,000 rows: five batches fill a range
 WINDOW = 5_000
@@ -91,6 +91,7 @@ def measure(data: Path, decisions: int) -> None:
         tell("project", count, begin)
         for shard in (gateway, keeper):
             sign(database, data, shard, key)
+        write_keys(data)
         begin = time.perf_counter()
         report = audit(database, public=key.public_key().public_bytes_raw(), data=data)
         assert report.exit_code == 0, report.broken

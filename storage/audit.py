@@ -1,8 +1,11 @@
 """Verification of a deployment: reads ClickHouse and, while it is there, the journal; the rules are in verify.py.
 
-Everything streams: entries by windows of about `WINDOW_BYTES`, tiles, checkpoints and journal batches beside them. A
-running keeper may ship meanwhile: what must be there is fixed at the beginning, from the ship logs, and what is newer
-is left to the next run. Without the data directory only ClickHouse is looked at.
+Everything streams: entries by windows (windows.py), tiles, checkpoints and journal batches beside them. How far it
+goes is fixed at the beginning (known.py): as far as the database, the ship log or the signed tree says that there is
+something. A running keeper may ship meanwhile; what is newer is left to the next run. Without the data directory only
+ClickHouse is looked at, and what only keys or journal can tell is UNKNOWN.
+
+Nothing that somebody wrote into the database may end a verification: it becomes a finding.
 
 Digests of parts are computed by ClickHouse from the bytes that it stores; those of entries are recomputed here.
 """
@@ -10,38 +13,30 @@ Digests of parts are computed by ClickHouse from the bytes that it stores; those
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-from storage import watermark
-from storage.batch import Batch
-from storage.clickhouse import SWEEP, Caps, Database
-from storage.comparison import compare_projections
-from storage.contents import Chunk, ContentCheck, Key, Older
-from storage.errors import JournalError, Unverifiable
-from storage.ledger import read_checkpoint
+from storage import tiles, watermark
+from storage.clickhouse import SWEEP, Database
+from storage.comparison import Comparison, compare_sources
+from storage.contents import ContentCheck, Recorded
+from storage.coverage import Coverage
+from storage.errors import JournalCorrupt, QueryError
+from storage.findings import MALFORMED, Findings, Report
+from storage.known import Known, Shipping, Trusted, journal_headers, known_origins, read_ship_logs
 from storage.projections import read_cursors
 from storage.queries import blocks
-from storage.reading import SegmentTail, shards
-from storage.shiplog import file_name, shipped_ends
-from storage.tiles import HASH_BYTES, WIDTH
-from storage.verify import Claim, EntryCheck, EntryLine, Findings, Report, Signature
+from storage.reading import SegmentTail
+from storage.seals import HeaderCheck, Opener
+from storage.tallies import Tallies
+from storage.tiles import WIDTH
+from storage.verify import EntryCheck, Signature
+from storage.windows import PAGE_ROWS, Reader, Window, ahead
 
-WINDOW_ROWS_MAX = 5_000
-WINDOW_ROWS_MIN = 64  # entries have at most 64 KiB each
-WINDOW_BYTES = 8 * 1024 * 1024  # of entries; a window aims at it by what the last one weighed
-PAGE_ROWS = 1_000  # checkpoints
-TILES_AT_ONCE = 64
-CHUNKS_AT_ONCE = 64  # of a part in many chunks; each is at most 16 MiB, mostly 64 KiB
-KEYS_AT_ONCE = 1_000
-_BULK = Caps(rows_max=200_000, memory_bytes_max=1 << 30, time_s_max=60)  # chunks around a window
+CLOSINGS_AT_ONCE = 2_000_000  # decisions counted in one turn: some 100 MB in ClickHouse
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +46,6 @@ class Progress:
     origin: str
     done: int
     total: int
-
-
-@dataclass(slots=True)
-class _Known:
-    """What is known of one origin before its entries are looked at."""
-
-    origin: str
-    stored: int = 0  # one past the highest number in the database
-    shipped: int | None = None
-    journal: Path | None = None
-    recorded: int | None = None  # one past the last durable entry, by the watermark
-    signed: Signature | None = None  # the checkpoint in its second place
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def end(self) -> int:
-        """How many entries must be there."""
-        return self.stored if self.shipped is None else self.shipped
 
 
 def audit(
@@ -84,70 +61,23 @@ def audit(
     Args:
         database: what was shipped to.
         public: the log key's public half, which must have signed every checkpoint.
-        data: the data directory, for journals, ship logs and the second place of checkpoints.
-        host_keys: the host keys trusted to vouch for journals; None trusts the one in each header.
+        data: the data directory: journals, ship logs, the second place of checkpoints, keys as far as they are there.
+        host_keys: the host keys trusted to vouch for journals; None: the one in `data`.
         progress: is told now and then how far it is.
 
     Raises:
         StorageUnavailable: the database does not answer (any more): nothing can be told.
     """
-    run = _Audit(database, public=public, host_keys=host_keys, progress=progress, erased=_erased(database))
-    claims: list[Claim] = []
-    known = _known(database, data, public)
+    trusted = Trusted.of(public, data, host_keys)
+    known = known_origins(database, data, public)
+    findings = {one.origin: Findings(one.origin) for one in known}
+    run = _Audit(database, data=data, trusted=trusted, progress=progress, erased=_erased(database))
     for one in known:
-        claims += run.entries(one)
-    cursors = None if data is None else read_cursors(data / "ship")[1]
-    stored = {one.origin: one.stored for one in known}
-    for one in known:
-        findings = Findings(one.origin)
-        upto = one.end if cursors is None else min(one.end, cursors.get(one.origin, 0))
-        compare_projections(database, one.origin, upto, findings, stored)
-        claims += findings.claims()
-    return Report(tuple(claims), sum(one.end for one in known))
-
-
-def _known(database: Database, data: Path | None, public: bytes) -> list[_Known]:
-    found: dict[str, _Known] = {}
-
-    def of(origin: str) -> _Known:
-        return found.setdefault(origin, _Known(origin))
-
-    if data is not None:  # before the database: what was shipped by then must be there
-        for origin, end in shipped_ends(data / "ship").items():
-            of(origin).shipped = end
-    for origin, end in database.rows(_sql("known_origins"), caps=SWEEP):
-        of(origin).stored = end
-    if data is not None:  # after the database: what is there by then must have been recorded
-        for directory in shards(data):
-            _know_journal(directory, of)
-        for origin, one in found.items():
-            _know_checkpoint(data / "ship" / f"{file_name(origin)}.checkpoint", one, public)
-    return [found[origin] for origin in sorted(found)]
-
-
-def _know_journal(directory: Path, of: Callable[[str], _Known]) -> None:
-    tail = SegmentTail(directory)
-    try:
-        next(tail.batches(), None)
-        if tail.origin is not None:
-            mark = watermark.read(directory / watermark.NAME)
-            one = of(tail.origin)
-            one.journal, one.recorded = directory, None if mark is None else mark.slot.next_seq
-    except JournalError as error:
-        of(f"journal/{directory.name}").problems.append(error.message)
-    finally:
-        tail.close()
-
-
-def _know_checkpoint(path: Path, one: _Known, public: bytes) -> None:
-    if not path.exists():
-        return
-    try:
-        signed, _, _ = read_checkpoint(path, path.read_bytes(), origin=one.origin, public=public)
-    except Unverifiable as error:
-        one.problems.append(error.message)
-        return
-    one.signed = Signature(signed.checkpoint.size, signed.note.decode())
+        run.entries(one, findings[one.origin])
+    run.closings(findings)
+    run.typed_rows(known, findings)
+    claims = [claim for origin in sorted(findings) for claim in findings[origin].claims()]
+    return Report(tuple(claims), sum(run.checked.values()), run.checked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,157 +85,215 @@ class _Audit:
     """What the checks of all origins have in common."""
 
     database: Database = field(kw_only=False)
-    public: bytes
-    host_keys: Collection[bytes] | None
+    data: Path | None
+    trusted: Trusted
     progress: Callable[[Progress], None]
     erased: frozenset[str]
+    checked: dict[str, int] = field(default_factory=dict)
 
-    def entries(self, one: _Known) -> Iterator[Claim]:
+    def entries(self, one: Known, findings: Findings) -> None:
         """Check the entries, parts, keys, tree and checkpoints of one origin."""
-        findings = Findings(one.origin)
-        for problem in one.problems:
-            findings.broken("journal", None, problem)
-        keys: dict[str, bytes] = {}
-        tail = None if one.journal is None else SegmentTail(one.journal, host_keys=self.host_keys)
+        if one.log_after is not None:
+            findings.checked("ship log", f"{one.log_after.shipped} entries shipped")
+        for claim, problem in one.problems:
+            findings.broken(claim, None, problem)
+        tail = None if one.journal is None else SegmentTail(one.journal, host_keys=self.trusted.host_keys)
         try:
-            self._walk(one, findings, iter(()) if tail is None else _tapped(tail.batches(), keys), keys)
+            _Walk(self, one, findings, tail).run()
+        except (*MALFORMED, QueryError) as error:
+            findings.broken("entries", None, f"cannot be read: {error!r:.300}")
         finally:
             if tail is not None:
                 tail.close()
         if one.recorded is not None and one.stored > one.recorded:
             findings.broken("entries", one.recorded, f"and up to {one.stored - 1}: never recorded by the journal")
-        return findings.claims()
 
-    def _walk(self, one: _Known, findings: Findings, batches: Iterator[Batch], keys: dict[str, bytes]) -> None:
-        reader = _Reader(self.database, one.origin)
-        headers = dict(self.database.rows(_sql("headers"), {"origin": one.origin}, caps=SWEEP))
-        own = () if one.signed is None or one.signed.size > one.end else (one.signed,)
-        check = EntryCheck(
+    def closings(self, findings: dict[str, Findings]) -> None:
+        """Every call was closed once: ClickHouse counts the closing entries of each decision, in turns."""
+        sql = blocks("audit.sql")
+        ((count,),) = self.database.rows(sql["closings"], caps=SWEEP)
+        turns = 1 + count // CLOSINGS_AT_ONCE
+        for turn in range(turns):
+            found = self.database.rows(sql["closed_twice"], {"of": turns, "turn": turn}, caps=SWEEP)
+            for decision, (origin, seq), times in found:
+                detail = f"decision {decision} is closed by {times} entries"
+                findings.setdefault(origin, Findings(origin)).broken("counters", seq, detail)
+
+    def typed_rows(self, known: list[Known], findings: dict[str, Findings]) -> None:
+        """Compare the typed tables with the entries, and the extractions with the decisions."""
+        cursors, damage = self._cursors()
+        coverage = Coverage(self.database, {one.origin: one.recorded for one in known if one.recorded is not None})
+        for one in sorted(known, key=_by_epoch):
+            mine = findings[one.origin]
+            if damage is not None:
+                mine.broken("projections", None, damage)
+            cursor = None if cursors is None else cursors.get(one.origin, 0)
+            try:
+                Comparison(self.database, one.origin, mine, cursor=cursor, coverage=coverage).run(one.stored)
+            except (*MALFORMED, QueryError) as error:
+                mine.broken("projections", None, f"cannot be compared: {error!r:.300}")
+        for one in known:
+            coverage.finish(one.origin, findings[one.origin])
+        stored = {one.origin: one.stored for one in known}
+        compare_sources(self.database, stored, lambda origin: findings.setdefault(origin, Findings(origin)))
+
+    def _cursors(self) -> tuple[dict[str, int] | None, str | None]:
+        """Up to where the projector says to have come, and what is wrong with what it says."""
+        if self.data is None:
+            return None, None
+        try:
+            return read_cursors(self.data / "ship")[1], None
+        except JournalCorrupt as error:
+            return {}, error.message
+
+
+class _Walk:
+    """The check of one origin, from its first entry to its last."""
+
+    def __init__(self, run: _Audit, one: Known, findings: Findings, tail: SegmentTail | None) -> None:
+        trusted = run.trusted
+        self._run, self._one, self._findings = run, one, findings
+        self._reader = reader = Reader(run.database, one.origin)
+        self._tallies = Tallies(findings)
+        recorded, opener = Recorded(), Opener(one.origin, trusted.master)
+        self._headers = HeaderCheck(
             findings,
-            public=self.public,
-            checkpoints=heapq.merge(reader.checkpoints(), own),
+            journal={} if one.journal is None else journal_headers(one.journal),
+            host_keys=trusted.host_keys,
+            opener=opener,
+        )
+        self._entries = EntryCheck(
+            findings,
+            public=trusted.public,
+            checkpoints=self._checkpoints(),
             leaves=reader.leaves(one.end),
-            batches=batches,
-            headers=headers,
+            batches=iter(()) if tail is None else recorded.tapped(tail.batches()),
+            headers=self._headers.known,
+            tallies=self._tallies,
         )
-        contents = ContentCheck(findings, older=reader.older(), erased=self.erased, segments=frozenset(headers))
-        for window in _ahead(reader.windows(one.end)):
-            contents.take(window.chunks, window.keys, keys)
-            for line in window.lines:
-                said = check.feed(line)
-                if said is not None:
-                    contents.claim(line.seq, said)
-            contents.settle()
-            self.progress(Progress(one.origin, window.high, one.end))
-        check.finish(one.end, recorded=one.recorded or 0)
+        self._contents = ContentCheck(
+            findings,
+            older=reader.older(),
+            erased=run.erased,
+            segments=self._headers.known,
+            recorded=recorded,
+            opener=opener,
+        )
 
+    def run(self) -> None:
+        """Look at everything, window by window."""
+        one = self._one
+        for window in ahead(self._reader.windows(one.end)):
+            self._look_at(window)
+            self._run.progress(Progress(one.origin, window.high, one.end))
+        self._entries.finish(one.end, owed=one.owed, recorded=one.recorded or 0)
+        self._run.checked[one.origin] = self._entries.looked_at
+        self._contents.finish(unrecorded=self._tallies.unrecorded)
+        self._headers.finish(one.stored)
+        self._finish_published()
+        self._finish_tiles()
+        self._finish_beyond()
 
-def _tapped(batches: Iterator[Batch], keys: dict[str, bytes]) -> Iterator[Batch]:
-    """The batches, as they are asked for; `keys` gets the digests of their wrapped keys, the newest some thousand."""
-    for batch in batches:
-        if len(keys) > 10 * KEYS_AT_ONCE:
-            keys.clear()
-        keys.update((key.key_id, sha256(key.wrapped).digest()) for key in batch.keys)
-        yield batch
+    def _look_at(self, window: Window) -> None:
+        for first_seq, header in window.headers:
+            self._headers.take(first_seq, header)
+        for seq, times in window.many:
+            self._findings.broken("entries", seq, f"there {times} times")
+        for table in window.overrun:
+            detail = f"{table} are there many times around here, too many to look at"
+            self._findings.broken("keys" if table == "keys" else "parts", window.low, detail)
+        self._contents.take(window.chunks, window.keys)
+        for line in window.lines:
+            said = self._entries.feed(line)
+            if said is not None:
+                self._contents.claim(line.seq, said)
+        self._contents.settle()
 
+    def _checkpoints(self) -> Iterator[Signature]:
+        """The published checkpoints and the one in the second place, by size."""
+        signed = self._one.signed
+        own = () if signed is None else (Signature(signed.checkpoint.size, signed.note.decode()),)
+        return heapq.merge(self._published(), own, key=lambda signature: signature.size)
 
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """The entries up to `high`, and the chunks and keys of their batches."""
+    def _published(self) -> Iterator[Signature]:
+        findings, signed = self._findings, self._one.signed
+        for filed in self._reader.checkpoints():
+            if filed.count > 1:
+                findings.broken("checkpoints", filed.size - 1, f"{filed.count} checkpoints of size {filed.size}")
+            if signed is not None and signed.checkpoint.size == filed.size and set(filed.times) != {signed.ts_ns}:
+                findings.broken("checkpoints", filed.size - 1, "the time beside it is not that of the second place")
+            for note, root in sorted(set(zip(filed.notes, filed.roots, strict=True))):
+                yield Signature(filed.size, note, root)
 
-    high: int
-    lines: list[EntryLine]
-    chunks: list[Chunk]
-    keys: list[Key]
+    def _finish_published(self) -> None:
+        """What was published, against the second place."""
+        size, published = self._one.size_signed, self._reader.published()
+        if published < size:
+            detail = f"a tree of {size} was signed, the newest published checkpoint is of {published}"
+            self._findings.unknown("checkpoints", published, detail)
 
+    def _finish_tiles(self) -> None:
+        """Full tiles are there once, none is left out, and each level is made of the one below."""
+        findings, reader = self._findings, self._reader
+        findings.checked("tiles")
+        counts = {level: rest for level, *rest in reader.tile_counts()}
+        stored, wanted, level, span = reader.stored(), reader.published(), 0, WIDTH
+        while span <= wanted or level in counts:
+            rows, numbers, last, odd = counts.pop(level, (0, 0, -1, 0))
+            if rows != numbers or odd or numbers != last + 1 or (last + 1) * span > stored:
+                detail = f"level {level} has {rows} tiles with {numbers} numbers up to {last}, {odd} of them not full"
+                findings.broken("tiles", None, detail)
+            elif numbers < min(wanted, self._one.stored) // span:
+                detail = f"level {level} has {numbers} full tiles of {wanted // span}; proofs are made without them"
+                findings.unknown("tiles", numbers * span, detail)
+            elif level:
+                self._compare_level(level, numbers)
+            level, span = level + 1, span * WIDTH
+        for level in counts:
+            findings.broken("tiles", None, f"tiles of level {level}, which the tree has not")
 
-def _ahead(windows: Iterator[_Window]) -> Iterator[_Window]:
-    """The windows, the next one being read while one is looked at: at most two are in memory."""
-    with ThreadPoolExecutor(1, "audit") as reader:
-        coming = reader.submit(next, windows, None)
-        while (window := coming.result()) is not None:
-            coming = reader.submit(next, windows, None)
-            yield window
+    def _compare_level(self, level: int, count: int) -> None:
+        for n in range(count):
+            below = self._reader.upper_tiles(level - 1, n * WIDTH, (n + 1) * WIDTH)
+            made = b"".join(tiles.tile_root(hashes) for _, hashes in below)
+            if [hashes for _, hashes in self._reader.upper_tiles(level, n, n + 1)] != [made]:
+                detail = f"tile {n} of level {level} is not made of those below"
+                self._findings.broken("tiles", n * WIDTH ** (level + 1), detail)
 
-
-class _Reader:
-    """Reads what belongs to one origin, piece by piece."""
-
-    def __init__(self, database: Database, origin: str) -> None:
-        self._database = database
-        self._origin = origin
-
-    def windows(self, end: int) -> Iterator[_Window]:
-        """Entries by ranges of sequence numbers that weigh about `WINDOW_BYTES`, and what was recorded with them."""
-        low, rows = 0, 1_000
-        while low < end:
-            high = min(end, low + rows)
-            where = {"low": low, "high": high}
-            ((size,),) = self._rows("entries_bytes", where)
-            if size > 2 * WINDOW_BYTES and rows > WINDOW_ROWS_MIN:
-                rows = max(WINDOW_ROWS_MIN, rows // 4)
+    def _finish_beyond(self) -> None:
+        """Rows that are filed behind the last entry belong to what is just being shipped, or were forged."""
+        beyond = self._reader.beyond(self._one.end)
+        if not beyond:
+            return
+        limit = self._reader.stored()
+        if self._run.data is not None:
+            limit = max(limit, read_ship_logs(self._run.data / "ship").get(self._one.origin, Shipping()).sealed)
+        mark = None if self._one.journal is None else watermark.read(self._one.journal / watermark.NAME)
+        for table, last in beyond:
+            if last <= limit or (mark is not None and last <= mark.slot.next_seq):
                 continue
-            yield _Window(
-                high,
-                list(map(EntryLine._make, self._rows("entries", where))),
-                list(map(Chunk._make, self._rows("chunks", where, caps=_BULK))),
-                list(map(Key._make, self._rows("keys", where, caps=_BULK))),
-            )
-            low = high
-            rows = max(WINDOW_ROWS_MIN, min(WINDOW_ROWS_MAX, rows * WINDOW_BYTES // max(size, 1)))
+            claim = {"keys": "keys", "parts": "parts"}.get(table, "segments")
+            self._findings.broken(claim, last, f"a row of {table} behind the last entry")
 
-    def older(self) -> Older:
-        """What lies further back than a window."""
-        return Older(
-            chunks=partial(self._by_key, "chunks_by_key", Chunk),
-            keys=partial(self._by_key, "keys_by_id", Key),
-            joined=self._joined,
-        )
 
-    def leaves(self, end: int) -> Iterator[bytes]:
-        """The leaf hashes that full tiles hold, one by one, as far as tiles follow each other from the first on."""
-        expected = 0
-        for low in range(0, end // WIDTH, TILES_AT_ONCE):
-            for n, hashes in self._rows("tiles", {"low": low, "high": low + TILES_AT_ONCE}):
-                if n != expected or len(hashes) != WIDTH * HASH_BYTES:
-                    return
-                expected += 1
-                for at in range(0, len(hashes), HASH_BYTES):
-                    yield hashes[at : at + HASH_BYTES]
-
-    def checkpoints(self) -> Iterator[Signature]:
-        """Every published checkpoint, by size."""
-        size, note = 0, ""
-        while found := self._rows("checkpoints", {"size": size, "note": note, "limit": PAGE_ROWS}):
-            yield from map(Signature._make, found)
-            size, note = found[-1]
-
-    def _by_key(self, name: str, kind: Callable[..., Any], keys: Iterable[str]) -> list[Any]:
-        wanted = list(keys)
-        found = []
-        for at in range(0, len(wanted), KEYS_AT_ONCE):
-            some = self._rows(name, {"keys": wanted[at : at + KEYS_AT_ONCE]}, caps=_BULK)
-            found += [kind(*row) for row in some]
-        return found
-
-    def _joined(self, key: str, part: int) -> bytes:
-        """The digest over all chunks of a part."""
-        digest, low = sha256(), 0
-        while found := self._rows("chunk_bytes", {"key": key, "part": part, "low": low, "high": low + CHUNKS_AT_ONCE}):
-            for (data,) in found:
-                digest.update(data)
-            low += CHUNKS_AT_ONCE
-        return digest.digest()
-
-    def _rows(self, name: str, parameters: dict[str, Any], *, caps: Caps = SWEEP) -> list[tuple[Any, ...]]:
-        return self._database.rows(_sql(name), {"origin": self._origin, **parameters}, caps=caps)
+def _by_epoch(one: Known) -> tuple[str, int]:
+    """Epochs of a shard in their order: what a later one extracts again counts."""
+    shard, _, epoch = one.origin.rpartition("/")
+    return shard, int(epoch) if epoch.isdecimal() and len(epoch) < 10 else 0
 
 
 def _erased(database: Database) -> frozenset[str]:
     """The key ids that erasure entries name in their field `keys`."""
-    found = database.rows(_sql("erasures"), caps=SWEEP)
-    return frozenset(key for (entry,) in found for key in orjson.loads(entry).get("keys", ()))
-
-
-def _sql(name: str) -> str:
-    return blocks("audit.sql")[name]
+    erased: set[str] = set()
+    origin, seq = "", -1
+    while True:
+        where = {"origin": origin, "seq": seq, "limit": PAGE_ROWS}
+        found = database.rows(blocks("audit.sql")["erasures"], where, caps=SWEEP)
+        for origin, seq, entry in found:  # noqa: B007 - the place of the last one is where the next page begins
+            try:
+                said = orjson.loads(entry)
+                erased.update(key for key in said["keys"] if said["kind"] == "erasure" and isinstance(key, str))
+            except MALFORMED:  # erases nothing; the walk names it
+                continue
+        if len(found) < PAGE_ROWS:
+            return frozenset(erased)

@@ -175,21 +175,6 @@ class ShipLog:
             raise JournalCorrupt(f"{self.path}: line {number + 1}: {op} has no place there")
 
 
-def shipped_ends(directory: Path) -> dict[str, int]:
-    """Origin → every entry below was read back, by the ship logs in a directory; nothing is written or repaired."""
-    ends: dict[str, int] = {}
-    for path in sorted(directory.glob("*.log")):
-        sealed = 0
-        for line in path.read_bytes().split(b"\n"):
-            value = _parsed(line)
-            if value is not None and value["op"] in ("base", "seal"):
-                sealed = value["end"]
-                ends.setdefault(value["origin"], 0)
-            if value is not None and value["op"] in ("base", "shipped"):
-                ends[value["origin"]] = sealed
-    return ends
-
-
 def file_name(origin: str) -> str:
     """An origin as part of a file name: ``/`` becomes ``_``."""
     return origin.replace("/", "_")

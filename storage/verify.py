@@ -8,113 +8,32 @@ most `FINDINGS_MAX` findings per claim.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from storage import notes
 from storage.batch import Batch
 from storage.errors import StorageError, Unverifiable
+from storage.findings import FINDINGS_MAX, MALFORMED, Claim, Findings, Report, Verdict
 from storage.freight import NO_DECISION, UNCLASSED
 from storage.merkle import Frontier, leaf_hash
 from storage.segment import SegmentHeader
+from storage.tallies import Tallies
 
-FINDINGS_MAX: Final = 100  # per claim and origin; further ones are counted
-CLOSING: Final = frozenset({"decision", "call"})  # the kinds that close an admitted call
+__all__ = [
+    "FINDINGS_MAX",
+    "Claim",
+    "EntryCheck",
+    "EntryLine",
+    "Findings",
+    "Report",
+    "Signature",
+    "Verdict",
+]
+
 _NO_DECISION = str(NO_DECISION)
-
-
-class Verdict(StrEnum):
-    """What became of a claim."""
-
-    PASS = "PASS"  # noqa: S105 (a verdict, not a password)
-    FAIL = "FAIL"
-    UNKNOWN = "UNKNOWN"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """One claim about one origin; a broken one names the sequence number where it is known."""
-
-    name: str
-    verdict: Verdict
-    origin: str
-    seq: int | None = None
-    detail: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """For commands and the desk."""
-        return {
-            "name": self.name,
-            "verdict": str(self.verdict),
-            "origin": self.origin,
-            "seq": self.seq,
-            "detail": self.detail,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All claims; `exit_code`: 0 sound, 1 something is broken, 2 something could not be told."""
-
-    claims: tuple[Claim, ...]
-    entries: int = 0
-
-    @property
-    def exit_code(self) -> int:
-        """What a command that verifies exits with."""
-        verdicts = {claim.verdict for claim in self.claims}
-        return 1 if Verdict.FAIL in verdicts else 2 if Verdict.UNKNOWN in verdicts else 0
-
-    @property
-    def broken(self) -> tuple[Claim, ...]:
-        """The claims that do not hold."""
-        return tuple(claim for claim in self.claims if claim.verdict is Verdict.FAIL)
-
-
-class Findings:
-    """Collects what is wrong with one origin; a claim without a finding passes."""
-
-    def __init__(self, origin: str) -> None:
-        self.origin = origin
-        self._claims: dict[str, list[Claim]] = {}
-        self._details: dict[str, str] = {}
-        self._more: Counter[str] = Counter()
-
-    def checked(self, name: str, detail: str = "") -> None:
-        """The claim was looked at; it passes unless a finding comes."""
-        self._claims.setdefault(name, [])
-        self._details[name] = detail or self._details.get(name, "")
-
-    def broken(self, name: str, seq: int | None, detail: str, *, origin: str | None = None) -> None:
-        """The claim does not hold, there; `origin` where what is broken stands in another ledger."""
-        self._add(name, Verdict.FAIL, seq, detail, origin or self.origin)
-
-    def unknown(self, name: str, seq: int | None, detail: str) -> None:
-        """The claim cannot be told, from there."""
-        self._add(name, Verdict.UNKNOWN, seq, detail, self.origin)
-
-    def claims(self) -> Iterator[Claim]:
-        """One PASS per sound claim, else the findings."""
-        for name, found in self._claims.items():
-            yield from found
-            if self._more[name]:
-                detail = f"and {self._more[name]} more"
-                yield Claim(name=name, verdict=Verdict.FAIL, origin=self.origin, detail=detail)
-            if not found:
-                detail = self._details.get(name, "")
-                yield Claim(name=name, verdict=Verdict.PASS, origin=self.origin, detail=detail)
-
-    def _add(self, name: str, verdict: Verdict, seq: int | None, detail: str, origin: str) -> None:
-        found = self._claims.setdefault(name, [])
-        if len(found) >= FINDINGS_MAX:
-            self._more[name] += 1
-            return
-        found.append(Claim(name=name, verdict=verdict, origin=origin, seq=seq, detail=detail))
 
 
 class EntryLine(NamedTuple):
@@ -130,13 +49,15 @@ class EntryLine(NamedTuple):
     retention: str
     entry: bytes
     leaf: bytes
+    month: int
 
 
 class Signature(NamedTuple):
-    """A published checkpoint."""
+    """A checkpoint; `root` as the database has it beside the note, None where nothing stands beside it."""
 
     size: int
     note: str
+    root: bytes | None = None
 
 
 class EntryCheck:
@@ -147,7 +68,8 @@ class EntryCheck:
         checkpoints: published ones, by size.
         leaves: the leaf hashes of full level-0 tiles, from number 0 on.
         batches: of the journal, as far as it is still there.
-        headers: segment headers, by first sequence number.
+        headers: segment headers by first sequence number; they may be added until their number is reached.
+        tallies: counts what the entries say of each other.
     """
 
     def __init__(
@@ -158,7 +80,8 @@ class EntryCheck:
         checkpoints: Iterator[Signature],
         leaves: Iterator[bytes],
         batches: Iterator[Batch],
-        headers: Mapping[int, bytes],
+        headers: Mapping[int, SegmentHeader],
+        tallies: Tallies,
     ) -> None:
         self.findings = findings
         self.origin = findings.origin
@@ -166,21 +89,17 @@ class EntryCheck:
         self.covered = 0  # entries under a checkpoint that was checked
         self._public = public
         self._checkpoints, self._checkpoint = checkpoints, next(checkpoints, None)
-        self._leaves = leaves
+        self._leaves, self._tiles_ended = leaves, False
         self._witness = ""
         self._journal = _Journal(batches)
         self._headers = headers
         self._tree: Frontier | None = Frontier()
-        self._closed = 0
-        self._stated: tuple[int, int] | None = None  # closed by a heartbeat's word, by our count, at the first one
-        for name in ("entries", "tree", "checkpoints", "counters"):
+        self._tallies = tallies
+        self.looked_at = 0
+        self.waiting = 0  # entries that stand in the journal only, and that nothing says to have been shipped
+        for name in ("entries", "tree", "checkpoints"):
             findings.checked(name)
         self._check_tree()
-
-    @property
-    def journal_from(self) -> int | None:
-        """The first entry that the journal still had; None: there was no journal."""
-        return self._journal.first
 
     def feed(self, line: EntryLine) -> dict[str, Any] | None:
         """Check one row; what its entry says, or None where that cannot be read."""
@@ -188,6 +107,7 @@ class EntryCheck:
             self.findings.broken("entries", line.seq, "there twice")
             return None
         self._skip_to(line.seq)
+        self.looked_at += 1
         leaf = leaf_hash(line.entry)
         said = self._read(line)
         right = self._right_leaf(line.seq)
@@ -198,12 +118,19 @@ class EntryCheck:
         self._grow(right if right is not None else line.leaf)
         return said
 
-    def finish(self, end: int, *, recorded: int = 0) -> None:
-        """All rows were fed. There should have been `end`; of `recorded` it is known that they are on their way."""
+    def finish(self, end: int, *, owed: int, recorded: int = 0) -> None:
+        """All rows were fed. There should have been `end`, of which `owed` were shipped, by any account.
+
+        Of those behind that it is enough that the journal has them; it holds `recorded`.
+        """
+        self._skip_to(min(owed, end))
+        while self.next_seq < end and self._journal.leaf(self.next_seq) is not None:
+            self._grow(self._right_leaf(self.next_seq) or b"")
+            self.waiting += 1
         self._skip_to(end)
         while self._checkpoint is not None:
             self._verify(self._checkpoint)
-            if self._checkpoint.size > recorded:
+            if self._checkpoint.size > max(recorded, self.next_seq):
                 detail = f"a tree of {self._checkpoint.size} was signed, {self.next_seq} entries are there"
                 self.findings.broken("checkpoints", self.next_seq, detail)
             self._checkpoint = next(self._checkpoints, None)
@@ -216,6 +143,8 @@ class EntryCheck:
         covered = max(self.covered, journal.next_seq if compared else 0)
         if covered < self.next_seq:
             self.findings.unknown("tail", covered, "neither a checkpoint nor the journal covers what follows")
+        more = f"; {self.waiting} more stand in the journal and are not shipped yet" if self.waiting else ""
+        self.findings.checked("entries", f"{self.looked_at} checked{more}")
 
     # --- one row --------------------------------------------------------------------------------------------
 
@@ -237,32 +166,16 @@ class EntryCheck:
                 self.findings.broken("entries", line.seq, f"belongs to {said['origin']}")
             if stated != line[:8]:
                 self.findings.broken("entries", line.seq, f"{_difference(stated, line)} of another entry beside it")
-            if said["kind"] in CLOSING:
-                self._closed += 1
-            elif said["kind"] == "heartbeat":
-                self._count(said)
-        except (ValueError, KeyError, TypeError):
+            self._tallies.feed(line.seq, said, line.month)
+        except MALFORMED:
             self.findings.broken("entries", line.seq, "is no entry")
             return None
         return said
 
-    def _count(self, said: Mapping[str, Any]) -> None:
-        """Calls: what a heartbeat states against the closing entries that stand before it."""
-        counters = said["counters"]
-        if counters["accepted"] != counters["closed"] + counters["open"] + counters["lost"] or counters["open"] < 0:
-            self.findings.broken("counters", said["seq"], f"accepted is not closed + open + lost: {counters}")
-        if said["at"] != said["seq"] and self._stated is None:
-            return  # entries of the same batch stand between; the next heartbeat tells
-        stated, counted = counters["closed"], self._closed
-        if self._stated is None:
-            self._stated = (stated, counted)
-        elif said["at"] == said["seq"] and stated - self._stated[0] != counted - self._stated[1]:
-            detail = f"{stated - self._stated[0]} calls closed, {counted - self._stated[1]} closing entries"
-            self.findings.broken("counters", said["seq"], detail)
-
     def _right_leaf(self, seq: int) -> bytes | None:
         """The leaf of this number by the journal or, failing that, by a tile; None: neither has it."""
         tile, recorded = next(self._leaves, None), self._journal.leaf(seq)
+        self._tiles_ended = tile is None
         if tile is not None and recorded is not None and tile != recorded:
             self.findings.broken("tiles", seq, "a tile holds another leaf than the journal")
         self._witness = "the journal" if recorded is not None else "the tile"
@@ -274,11 +187,14 @@ class EntryCheck:
             return
         last = f" to {seq - 1}" if seq - 1 > self.next_seq else ""
         self.findings.broken("entries", self.next_seq, f"missing{last}")
+        self._tallies.skip(self.next_seq)
         while self.next_seq < seq:
             right = self._right_leaf(self.next_seq)
             if right is None and self._tree is not None:
                 self._tree = None
                 self.findings.unknown("tree", self.next_seq, "cannot be made without the missing entries")
+            if right is None and self._tiles_ended:  # nothing says anything about these numbers: leap over them
+                self.next_seq = min(seq, self._journal.resumes_at(self.next_seq) or seq) - 1
             self._grow(right or b"")
 
     # --- the tree -------------------------------------------------------------------------------------------
@@ -302,13 +218,7 @@ class EntryCheck:
             self._verify(self._checkpoint)
             self._checkpoint = next(self._checkpoints, None)
 
-    def _check_header(self, raw: bytes) -> None:
-        self.findings.checked("segments")
-        try:
-            header = SegmentHeader.from_bytes(raw)
-        except StorageError as error:
-            self.findings.broken("segments", self.next_seq, error.message)
-            return
+    def _check_header(self, header: SegmentHeader) -> None:
         if header.origin != self.origin or (self._tree is not None and header.frontier.root() != self._tree.root()):
             self.findings.broken("segments", self.next_seq, "the segment's header states another tree")
 
@@ -321,6 +231,8 @@ class EntryCheck:
             return
         if found.size != signed.size:
             self.findings.broken("checkpoints", signed.size - 1, f"says {found.size}, is filed under {signed.size}")
+        if signed.root is not None and signed.root != found.root:
+            self.findings.broken("checkpoints", signed.size - 1, "the root beside it is not the one that was signed")
         if self._tree is None or self._tree.size != found.size:
             return
         if self._tree.root() == found.root:
@@ -349,6 +261,11 @@ class _Journal:
         if batch is None or not batch.first <= seq < batch.first + batch.count:
             return None
         return leaf_hash(batch.records[seq - batch.first].entry)
+
+    def resumes_at(self, seq: int) -> int | None:
+        """The first entry above `seq` that it has; None: no further one."""
+        self._advance(seq)
+        return None if self._batch is None or self._batch.first <= seq else self._batch.first
 
     def commit_at(self, size: int) -> Batch | None:
         """The batch after which the tree has `size` entries, if it is the one that was read last."""
