@@ -117,8 +117,8 @@ class Life(RuleBasedStateMachine):
         """Killed while a batch is being written: any prefix of it may be there, its watermark may be or not."""
 
         async def last_words() -> tuple[watermark.Mark, watermark.Mark, list[Any]]:
-            before = self._mark()
-            crash_copy(self.directory, self.root / "before")
+            # the mark of the copy itself: a batch that was on its way may have become durable meanwhile
+            before = self._mark(crash_copy(self.directory, self.root / "before"))
             self.admit()
             appended = await self.journal.append(draft(pad="x" * size), closes=True)
             return before, self._mark(), [appended]
@@ -147,8 +147,8 @@ class Life(RuleBasedStateMachine):
         assert counters.open == 0
         assert counters.accepted == counters.closed + counters.lost
 
-    def _mark(self) -> watermark.Mark:
-        mark = watermark.read(self.directory / watermark.NAME)
+    def _mark(self, directory: Path | None = None) -> watermark.Mark:
+        mark = watermark.read((directory or self.directory) / watermark.NAME)
         assert mark is not None
         return mark
 
