@@ -26,7 +26,7 @@ from storage.contents import ContentCheck, Recorded
 from storage.coverage import Coverage
 from storage.errors import JournalCorrupt, QueryError
 from storage.findings import MALFORMED, Findings, Report
-from storage.known import Known, Shipping, Trusted, journal_headers, known_origins, read_ship_logs
+from storage.known import Known, Trusted, journal_headers, known_origins, read_ship_logs
 from storage.projections import read_cursors
 from storage.queries import blocks
 from storage.reading import SegmentTail
@@ -186,9 +186,11 @@ class _Walk:
         for window in ahead(self._reader.windows(one.end)):
             self._look_at(window)
             self._run.progress(Progress(one.origin, window.high, one.end))
+        if not one.end:  # an origin of which there is something, but no entry
+            self._look_at(self._reader.window(0, 0))
         self._entries.finish(one.end, owed=one.owed, recorded=one.recorded or 0)
         self._run.checked[one.origin] = self._entries.looked_at
-        self._contents.finish(unrecorded=self._tallies.unrecorded)
+        self._contents.finish(unrecorded=self._tallies.unrecorded, journal_from=self._entries.journal_from)
         self._headers.finish(one.stored)
         self._finish_published()
         self._finish_tiles()
@@ -265,9 +267,10 @@ class _Walk:
         beyond = self._reader.beyond(self._one.end)
         if not beyond:
             return
-        limit = self._reader.stored()
+        limit = self._reader.stored() if self._one.end or self._one.is_ours else -1
         if self._run.data is not None:
-            limit = max(limit, read_ship_logs(self._run.data / "ship").get(self._one.origin, Shipping()).sealed)
+            log = read_ship_logs(self._run.data / "ship").get(self._one.origin)
+            limit = max(limit, -1 if log is None else log.sealed)
         mark = None if self._one.journal is None else watermark.read(self._one.journal / watermark.NAME)
         for table, last in beyond:
             if last <= limit or (mark is not None and last <= mark.slot.next_seq):

@@ -29,6 +29,11 @@ _ROWS = (
     " AND {prefix}seq >= {{low:UInt64}} AND {prefix}seq < {{high:UInt64}} LIMIT {{limit:UInt32}}"
 )
 
+_ODD = {
+    table: [at for at, column in enumerate(columns) if column in ("score", "codes")]
+    for table, columns in typed.COLUMNS.items()
+}
+
 
 class Comparison:
     """Compares what the entries of one origin make with what is there.
@@ -91,7 +96,7 @@ class Comparison:
         sql = _ROWS.format(columns=columns, table=table, prefix=_prefix(table))
         limit = len(expected) + ROWS_MORE_MAX
         found = self._database.rows(sql, {**where, "limit": limit}, caps=SWEEP)
-        wanted, there = Counter(map(_plain, expected)), Counter(map(_plain, found))
+        wanted, there = (Counter([_plain(table, row) for row in rows]) for rows in (expected, found))
         self._compared += len(found)
         for row in there - wanted:
             self._name(table, row, f"a row of {table} that no entry makes, or makes otherwise")
@@ -137,9 +142,17 @@ def compare_sources(database: Database, stored: Mapping[str, int], findings: Cal
             findings(source).broken("projections", last, f"a row of {table} that no entry makes")
 
 
-def _plain(row: Sequence[object]) -> tuple[Any, ...]:
-    """Comparable and hashable: NaN equals NaN, arrays are tuples."""
-    return tuple([repr(value) if isinstance(value, list | dict | float | tuple) else value for value in row])
+def _plain(table: str, row: Sequence[object]) -> tuple[Any, ...]:
+    """Comparable and hashable: NaN equals NaN, arrays and what has no place in a row are text."""
+    values = list(row)
+    for at in _ODD[table]:
+        values[at] = repr(values[at])
+    plain = tuple(values)
+    try:
+        hash(plain)
+    except TypeError:
+        return tuple([repr(value) if isinstance(value, list | dict) else value for value in values])
+    return plain
 
 
 def _prefix(table: str) -> str:

@@ -174,12 +174,15 @@ class ContentCheck:
                 self.findings.broken("parts", seq, "it names parts as no writer does")
         self._chunks, self._keys = {}, {}
 
-    def finish(self, *, unrecorded: int) -> None:
-        """All entries were claimed for; `unrecorded` calls may have left content without an entry."""
+    def finish(self, *, unrecorded: int, journal_from: int | None) -> None:
+        """All entries were claimed for; `unrecorded` calls may have left content without an entry.
+
+        From entry `journal_from` on the journal would know it.
+        """
         loose = [(at, key_id) for key_id, at in self._loose.items() if self._recorded.of(key_id) is None]
         for at, key_id in sorted(loose):
             detail = f"key {key_id} and what it seals belong to no entry"
-            if len(loose) <= unrecorded:
+            if len(loose) <= unrecorded and (journal_from is None or at < journal_from):
                 self.findings.unknown("parts", at, f"{detail}, perhaps to one of {unrecorded} lost calls")
             else:
                 self.findings.broken("parts", at, detail)
@@ -226,7 +229,7 @@ class ContentCheck:
             if key_id not in self._erased and (part["len"] or part["chunks"]):
                 self.findings.broken("parts", seq, f"its part {name} is missing")
             return
-        if len(chunks) > 1 or part["chunks"] != 1:
+        if len(chunks) > 1 or part["chunks"] != 1 or chunks[0].chunk:
             chunks = sorted(chunks, key=lambda chunk: chunk.chunk)
             numbers = [chunk.chunk for chunk in chunks]
             if len(numbers) != part["chunks"] or numbers != list(range(len(numbers))):

@@ -159,7 +159,7 @@ def open_part(part: Part, stored: Iterable[bytes], dek: bytes, origin: str) -> b
         raise Unverifiable(f"part {part.name!r} has other chunks than its entry says")
     if sha256(b"".join(chunks)).digest() != part.sha256:
         raise Unverifiable(f"the stored bytes of part {part.name!r} do not match their entry")
-    if _hmac(dek, _DEK_LABEL) != part.dek_commit:
+    if dek_commit(dek) != part.dek_commit:
         raise Unverifiable(f"the key of part {part.name!r} is not the one that its entry commits to")
     aead, aad = AESGCM(dek), _aad(origin, part.key, part.name, part.media)
     try:
@@ -175,6 +175,11 @@ def open_part(part: Part, stored: Iterable[bytes], dek: bytes, origin: str) -> b
 def plain_commit(dek: bytes, name: str, plaintext: bytes) -> bytes:
     """What lets disclosed plaintext be checked against an entry with HMAC alone."""
     return _hmac(dek, _plain_prefix(name), plaintext)
+
+
+def dek_commit(dek: bytes) -> bytes:
+    """What an entry says of the key of its parts, without giving it away."""
+    return _hmac(dek, _DEK_LABEL)
 
 
 def nonce(index: int, chunk: int) -> bytes:

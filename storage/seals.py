@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
@@ -13,8 +12,6 @@ from storage.batch import check_vouch
 from storage.errors import StorageError, Unverifiable
 from storage.findings import Findings
 from storage.segment import SegmentHeader
-
-DEK_LABEL = b"answerable/dek/v1"  # README, "Parts"
 
 
 class WrappedRow(Protocol):
@@ -62,7 +59,7 @@ class Opener:
             dek = seal.unwrap_dek(segment_key, key.counter, key.wrapped, seal.wrap_aad(self._origin, key.key_id))
         except (Unverifiable, ValueError):  # ValueError: not even the length of a wrapped key
             return False
-        return hmac.digest(dek, DEK_LABEL, "sha256") == commit
+        return seal.dek_commit(dek) == commit
 
 
 class HeaderCheck:

@@ -101,6 +101,11 @@ class EntryCheck:
             findings.checked(name)
         self._check_tree()
 
+    @property
+    def journal_from(self) -> int | None:
+        """The first entry that the journal still had; None: there was no journal."""
+        return self._journal.first
+
     def feed(self, line: EntryLine) -> dict[str, Any] | None:
         """Check one row; what its entry says, or None where that cannot be read."""
         if line.seq < self.next_seq:

@@ -93,12 +93,13 @@ class Reader:
             if not count:  # a hole, which may be wide
                 ((left, following),) = self._rows("following", {"low": high, "high": end})
                 high = following if left else end
-            window = self._window(low, high)
+            window = self.window(low, high)
             yield replace(window, many=self._rows("many", where)) if count > distinct else window
             low = high
             rows = max(WINDOW_ROWS_MIN, min(WINDOW_ROWS_MAX, rows * WINDOW_BYTES // max(size, 1)))
 
-    def _window(self, low: int, high: int) -> Window:
+    def window(self, low: int, high: int) -> Window:
+        """The entries [low, high) and what was recorded with them."""
         where = {"low": low, "high": high}
         limits = {"chunks": PIECES_MAX, "keys": PIECES_MAX, "headers": HEADERS_MAX}
         # a header states the tree before its segment, so it is wanted when the entries up to there were read
