@@ -24,7 +24,7 @@ from storage.clickhouse import SWEEP, Database
 from storage.comparison import Comparison, compare_sources
 from storage.contents import ContentCheck, Recorded
 from storage.coverage import Coverage
-from storage.errors import JournalCorrupt, QueryError
+from storage.errors import JournalCorrupt, StorageError, StorageUnavailable
 from storage.findings import MALFORMED, Findings, Report
 from storage.known import Known, Trusted, journal_headers, known_origins, read_ship_logs
 from storage.projections import read_cursors
@@ -100,7 +100,9 @@ class _Audit:
         tail = None if one.journal is None else SegmentTail(one.journal, host_keys=self.trusted.host_keys)
         try:
             _Walk(self, one, findings, tail).run()
-        except (*MALFORMED, QueryError) as error:
+        except StorageUnavailable:
+            raise
+        except (*MALFORMED, StorageError) as error:
             findings.broken("entries", None, f"cannot be read: {error!r:.300}")
         finally:
             if tail is not None:
@@ -130,7 +132,9 @@ class _Audit:
             cursor = None if cursors is None else cursors.get(one.origin, 0)
             try:
                 Comparison(self.database, one.origin, mine, cursor=cursor, coverage=coverage).run(one.stored)
-            except (*MALFORMED, QueryError) as error:
+            except StorageUnavailable:
+                raise
+            except (*MALFORMED, StorageError) as error:
                 mine.broken("projections", None, f"cannot be compared: {error!r:.300}")
         for one in known:
             coverage.finish(one.origin, findings[one.origin])
@@ -190,6 +194,10 @@ class _Walk:
             self._look_at(self._reader.window(0, 0))
         self._entries.finish(one.end, owed=one.owed, recorded=one.recorded or 0)
         self._run.checked[one.origin] = self._entries.looked_at
+        log = one.log_after
+        if log is not None and self._tallies.month > log.month:
+            detail = f"entries are filed under {self._tallies.month}, the ship log has come to {log.month}"
+            self._findings.broken("entries", None, detail)
         self._contents.finish(unrecorded=self._tallies.unrecorded, journal_from=self._entries.journal_from)
         self._headers.finish(one.stored)
         self._finish_published()

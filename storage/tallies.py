@@ -38,7 +38,7 @@ class Tallies:
 
     @property
     def month(self) -> int:
-        """The month that the last entries were filed under."""
+        """The latest month that entries were filed under."""
         return self._month
 
     def skip(self, seq: int) -> None:

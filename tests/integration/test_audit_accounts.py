@@ -16,18 +16,21 @@ from storage.clickhouse import Database
 from storage.entries import Draft, decode
 from storage.segment import StoredPart, vouch_text
 from storage.verify import Report, Verdict
+from storage.windows import PIECES_MAX
 from tests.integration.test_audit import (  # noqa: F401 - fixtures
     CHANGED,
     GATEWAY,
     KEEPER,
     OF_GATEWAYS,
+    SEVENTH,
+    TAMPERING,
     Deployment,
     deployment,
     named,
     template,
     unknown,
 )
-from tests.support.batches import HOST, Shard
+from tests.support.batches import HOST, Shard, described
 
 LOG = "acme_gateway-0_1.log"
 Tamper = Callable[[Deployment], None]
@@ -156,7 +159,9 @@ def forged_header(made: Deployment, **over: bytes) -> None:
         "SELECT header FROM segment_keys WHERE origin = {o:String} AND first_seq = 0", {"o": GATEWAY}
     )
     header = bytearray(raw)
-    for at, value in ((48, over.get("process", b"")), (176, over.get("sealed", b""))):
+    places = {"process": 48, "sealed": 176}
+    for name, value in over.items():
+        at = places.get(name) or int(name.removeprefix("at"))
         header[at : at + len(value)] = value
     header[4092:] = struct.pack("<I", google_crc32c.value(bytes(header[:4092])))
     made.change(f"ALTER TABLE segment_keys DELETE WHERE origin = '{GATEWAY}' AND first_seq = 0")
@@ -216,6 +221,33 @@ def test_tiles_that_are_gone_cannot_be_told_and_others_are_broken(tiled: Deploym
     assert ("tiles", GATEWAY, None) in named(tiled.verify())
 
 
+def test_upper_tiles_are_made_of_those_below(embedded: Database, tmp_path: Path) -> None:
+    made = Deployment(embedded, tmp_path, decisions=4)
+    for _ in range(66):
+        made.keeper.commit([made.keeper.draft("metric", tenant="*") for _ in range(1_000)])
+    made.settle()
+    assert made.verify(journal=False).exit_code == 0
+    upper = f"origin = '{KEEPER}' AND level = 1"
+    made.change(f"ALTER TABLE tiles UPDATE hashes = reverse(hashes) WHERE {upper}")
+    assert ("tiles", KEEPER, 0) in named(made.verify(journal=False))
+    made.change(f"ALTER TABLE tiles UPDATE hashes = 'x' WHERE origin = '{KEEPER}' AND level = 0 AND n = 3")
+    assert ("tiles", KEEPER, None) in named(made.verify(journal=False))
+
+
+def test_a_month_that_the_ship_log_has_not_come_to_is_told(deployment: Deployment) -> None:  # noqa: F811
+    deployment.change(f"INSERT INTO entries SELECT * REPLACE (202604 AS month) FROM ({LAST_ROW})")
+    deployment.change(f"ALTER TABLE entries DELETE WHERE origin = '{GATEWAY}' AND seq = 81 AND month != 202604")
+    assert ("entries", GATEWAY, None) in named(deployment.verify())
+
+
+LAST_ROW = f"SELECT * FROM entries WHERE origin = '{GATEWAY}' AND seq = 81"
+
+
+def test_a_ship_log_of_another_origin_in_the_place_is_told(deployment: Deployment) -> None:  # noqa: F811
+    log_of(deployment).write_bytes((deployment.data / "ship" / "acme_keeper_1.log").read_bytes())
+    assert ("ship log", GATEWAY, None) in named(deployment.verify())
+
+
 # --- where rows are filed ---------------------------------------------------------------------------------------
 
 
@@ -265,6 +297,84 @@ def test_content_without_an_entry_may_be_of_a_lost_call_where_the_journal_is_gon
 GAP = {"why": "running", "lost": 1, "shed": 0, "count": "known"}
 
 
+def edited_header(made: Deployment, at: int, value: bytes) -> None:
+    """Write into the first header, and make its checksum right."""
+    forged_header(made, **{f"at{at}": value})
+
+
+def test_bytes_that_mean_nothing_in_a_header_are_told(deployment: Deployment) -> None:  # noqa: F811
+    edited_header(deployment, 300, b"x")
+    assert ("segments", GATEWAY, 0) in named(deployment.verify(journal=False))
+
+
+def test_a_header_behind_the_last_entry_is_told(deployment: Deployment) -> None:  # noqa: F811
+    deployment.change(f"INSERT INTO segment_keys SELECT origin, 7777, header FROM segment_keys {OF_GATEWAYS} LIMIT 1")
+    assert ("segments", GATEWAY, 7777) in named(deployment.verify(journal=False))
+
+
+def test_more_chunks_than_are_looked_at_are_a_finding(deployment: Deployment) -> None:  # noqa: F811
+    many = f"SELECT p.* REPLACE (toUInt32(x.number) AS chunk) FROM parts AS p CROSS JOIN numbers({PIECES_MAX + 1}) AS x"
+    deployment.change(f"INSERT INTO parts {many} WHERE key_id IN ({SEVENTH}) AND part = 0")
+    report = deployment.verify()
+    assert ("parts", GATEWAY, 0) in named(report)
+    assert ("parts", GATEWAY, 7) in named(report)
+
+
+def test_entries_before_what_is_left_of_the_journal_must_lead_to_its_commits(deployment: Deployment) -> None:  # noqa: F811
+    (deployment.data / "journal" / "gateway-0" / f"{0:020d}.jrn").unlink()
+    assert deployment.verify().exit_code == 0
+    deployment.change(TAMPERING["change an entry and its leaf"][0])
+    assert {("tree", GATEWAY), ("journal", GATEWAY)} <= names(deployment.verify())
+
+
+# --- streams --------------------------------------------------------------------------------------------------
+
+
+def streamed(made: Deployment, *, lost: bool, **over: Any) -> Draft:
+    """A call whose request stands with its begin entry, and whose answer comes in two chunks; its closing entry."""
+    shard = made.gateway
+    draft, stored, key = shard.decision(size=10)
+    request = draft.parts[0]
+    begin = shard.draft("begin", decision=draft.id, route="mortgage", parts=(request,), fields={"retention": "default"})
+    shard.commit([begin], stored[:1], [key])
+    chunks = [StoredPart(key.key_id, 1, number, bytes([number]) * 9) for number in range(2)]
+    shard.commit(parts=chunks)
+    shard.heartbeat(accepted=shard.closed + 1, open=1)
+    joined = StoredPart(key.key_id, 1, 0, b"".join(chunk.data for chunk in chunks))
+    answer = described("response", joined, chunks=2, dek=shard.deks[key.key_id])
+    if not lost:
+        return replace(draft, parts=(request, answer))
+    found = [{name: part.as_json()[name] for name in FOUND} for part in (request, answer)]
+    fields: Any = {**draft.fields, "error": "gateway_lost", "found": found, **over}
+    return replace(draft, parts=(request,), fields={name: said for name, said in fields.items() if said is not None})
+
+
+FOUND = ("key", "index", "chunks", "len", "sha256")
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_stream_is_whole_while_it_is_open_and_when_it_is_closed(deployment: Deployment, lost: bool) -> None:  # noqa: F811
+    closing = streamed(deployment, lost=lost)
+    deployment.settle()
+    assert deployment.verify().exit_code == 0
+    deployment.gateway.commit([closing])
+    deployment.settle()
+    assert deployment.verify().exit_code == 0
+    assert deployment.verify(journal=False).exit_code == 0
+    deployment.change("ALTER TABLE parts DELETE WHERE part = 1 AND chunk = 1")
+    assert ("parts", GATEWAY, 84) in named(deployment.verify(journal=False))
+
+
+def test_content_that_a_lost_call_does_not_state_is_told_unless_it_states_none(deployment: Deployment) -> None:  # noqa: F811
+    short = streamed(deployment, lost=True)
+    found: Any = short.fields["found"]
+    deployment.gateway.commit([replace(short, fields={**short.fields, "found": found[:1]})])
+    deployment.gateway.commit([streamed(deployment, lost=True, found=None)])  # its entry had no room for it
+    deployment.settle()
+    report = deployment.verify()
+    assert {(name, seq) for name, _, seq in named(report)} == {("parts", 84)}
+
+
 # --- sums -----------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +402,12 @@ def a_gap_without_a_loss(made: Deployment) -> None:
     made.gateway.heartbeat()
 
 
+def a_heartbeat_of_another_place(made: Deployment) -> None:
+    fields = {**decode(made.gateway.entries[0]), "at": 3}
+    said = {name: fields[name] for name in ("at", "counters", "scopes", "sheet", "sheets")}
+    made.gateway.commit([made.gateway.draft("heartbeat", tenant="*", fields=said)])
+
+
 def shed_without_a_gap(made: Deployment) -> None:
     made.gateway.heartbeat(shed=1)
 
@@ -317,6 +433,7 @@ SUMS: dict[str, tuple[Tamper, str, int]] = {
     "closed under another id": (closed_under_another_id, "counters", 82),
     "lost without a gap": (lost_without_a_gap, "counters", 82),
     "a gap without a loss": (a_gap_without_a_loss, "counters", 83),
+    "a heartbeat of another place": (a_heartbeat_of_another_place, "counters", 82),
     "shed without a gap": (shed_without_a_gap, "counters", 82),
     "a number of the scope left out": (a_number_of_the_scope_left_out, "scopes", 82),
     "a scope that heartbeats do not state": (a_scope_that_heartbeats_do_not_state, "scopes", 83),
