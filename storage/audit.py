@@ -95,6 +95,9 @@ class _Audit:
         """Check the entries, parts, keys, tree and checkpoints of one origin."""
         if one.log_after is not None:
             findings.checked("ship log", f"{one.log_after.shipped} entries shipped")
+        elif one.stored and not one.is_ours:
+            detail = "neither ship log, journal nor second place is here: what was cut off at the end cannot be told"
+            findings.unknown("ship log", None, detail)
         for claim, problem in one.problems:
             findings.broken(claim, None, problem)
         tail = None if one.journal is None else SegmentTail(one.journal, host_keys=self.trusted.host_keys)

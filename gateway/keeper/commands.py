@@ -138,7 +138,8 @@ class Commands:
             yield line
         report = told.result
         claims = [claim.as_json() for claim in report.claims]
-        yield {"result": {"entries": report.entries, "claims": claims}, "exit": report.exit_code}
+        result = {"entries": report.entries, "checked": dict(report.checked), "claims": claims}
+        yield {"result": result, "exit": report.exit_code}
 
     async def models_register(self, arguments: Mapping[str, Any]) -> Lines:
         """Register a model, and state it in the ledger."""

@@ -5,6 +5,8 @@ Blocking.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway.keeper.feed import start_of
 from gateway.keeper.parts import Parts
 from gateway.keeper.tail import Shelf
@@ -49,7 +51,7 @@ def verify(parts: Parts, tell: Tell) -> Report:
         for claim in report.claims
         if not (claim.name == CLAIM and claim.origin in {damage.origin for damage in damages})
     )
-    return Report((*sound, *damages), report.entries)
+    return replace(report, claims=(*sound, *damages))
 
 
 def _unshipped(parts: Parts, shelf: Shelf, host_keys: set[bytes]) -> Claim | None:
