@@ -14,8 +14,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from config.errors import ConfigError
+from config.fields import Name, Section
 from config.load import describe, read_yaml
-from config.settings import Name, Section
 from config.wording import is_forbidden, rendered
 
 HexDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

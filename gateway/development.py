@@ -9,8 +9,8 @@ import orjson
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from config.callers import Issuer
 from config.errors import ConfigError
-from config.settings import Issuer
 from storage.durable import replace_file
 from storage.ids import b64
 

@@ -29,8 +29,8 @@ from jwt.exceptions import (
     PyJWTError,
 )
 
+from config.callers import Issuer
 from config.errors import AnswerableError
-from config.settings import Issuer
 from gateway.keysets import KeySet, SigningKey
 
 ALGORITHMS = frozenset({"EdDSA", "ES256", "RS256"})

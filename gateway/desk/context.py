@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from config.callers import Issuer
 from config.load import Configuration
-from config.settings import Issuer
 from storage.clickhouse import Database
 
 

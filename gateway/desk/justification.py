@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from config.settings import Route
+from config.route import Route
 from gateway.desk import content, words
 from gateway.desk.context import Job
 from gateway.desk.records import Decision, Dossier, Explanation

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-from config.settings import Route
+from config.route import Route
 from gateway.desk.context import Job, JobState
 from gateway.desk.records import Decision, Explanation
 

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from config.extract import Extract
-from config.settings import Route
+from config.route import Route
 from gateway.desk.content import parsed
 from gateway.desk.errors import RequestError
 from storage.protocols import Extracted, Extractor, ExtractSpec

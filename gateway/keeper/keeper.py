@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from config.settings import Route
+from config.route import Route
 from explainers.pool import Pool
 from gateway.desk.app import Desk
 from gateway.keeper.extraction import Extraction

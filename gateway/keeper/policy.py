@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from config.settings import Route
+from config.route import Route
 
 Verdict = Literal["explain", "skip"]
 

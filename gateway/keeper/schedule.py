@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from config.settings import Route
+from config.route import Route
 from explainers.base import (
     Answer,
     Executor,

@@ -15,7 +15,8 @@ from typing import Any
 
 import orjson
 
-from config.settings import Gateway, Route
+from config.route import Route
+from config.settings import Gateway
 from gateway.keeper.feed import Recorded
 from gateway.keeper.opening import opened
 from gateway.keeper.policy import is_answered

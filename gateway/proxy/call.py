@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from config.settings import Timeouts
+from config.route import Timeouts
 from gateway.proxy.answerheads import AnswerHead, AnswerHeads
 from gateway.proxy.errors import UpstreamFailed, UpstreamSlow
 from gateway.proxy.limits import Budget

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from config.callers import Callers as CallerSettings
 from config.errors import AnswerableError
-from config.settings import Callers as CallerSettings
 from gateway.proxy.errors import Unauthenticated
 from gateway.proxy.exchange import Caller
 from gateway.proxy.headers import RawHeaders, lowered

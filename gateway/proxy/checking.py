@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from config.settings import HealthCheck
+from config.route import HealthCheck
 from gateway.proxy.call import Call, Limits
 from gateway.proxy.errors import UpstreamFailed, UpstreamSlow
 from gateway.proxy.replicas import HEALTHY, UNHEALTHY, Replica, Steering

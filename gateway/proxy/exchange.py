@@ -15,7 +15,7 @@ import jmespath
 import orjson
 from jmespath.exceptions import JMESPathError
 
-from config.settings import Capture
+from config.route import Capture
 from gateway.proxy.errors import BadRequest
 from gateway.proxy.headers import RawHeaders, lowered
 from storage.entries import JSON, NUMBER, TEXT, Draft, Form, Line, Part, Ref, spelled

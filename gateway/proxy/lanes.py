@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from config.load import Configuration
+from config.route import HeaderLists, Route, RouteModel
 from config.secrets import reveal
-from config.settings import HeaderLists, Route, RouteModel
 from gateway.proxy import headers as heads
 from gateway.proxy.answerheads import AnswerHeads
 from gateway.proxy.call import Limits

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from config.settings import RecordRule, Route
+from config.route import RecordRule, Route
 from gateway.proxy.errors import BadRequest, RouteUnknown
 
 RecordAs = Literal["decision", "call", "none"]

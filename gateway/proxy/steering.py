@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from config.errors import ConfigError
 from config.load import Configuration
+from config.route import BreakerRules, Route, UpstreamTls
 from config.secrets import reveal
-from config.settings import BreakerRules, Route, UpstreamTls
 from gateway.proxy.breaker import Breaker, Thresholds
 from gateway.proxy.counts import Counts
 from gateway.proxy.gate import Gate

@@ -17,7 +17,7 @@ import orjson
 from pydantic import BaseModel
 
 from config.extract import AnswerReading, FeaturesReading, MatchedText, RequestReading
-from config.settings import Route
+from config.route import Route
 from storage.protocols.exchange import Row, Side
 from storage.protocols.faults import REQUEST, Fault, Unreadable
 from storage.protocols.reading import adapter_for, read

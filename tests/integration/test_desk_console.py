@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from config.settings import Route
+from config.route import Route
 from gateway.desk.sessions import CODE_LIFE_S
 from storage.keys import Keyring
 from tests.support.database import fresh_profile, opened

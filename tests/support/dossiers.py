@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from config.settings import Route
+from config.route import Route
 from gateway.desk.records import Content, Decision, Dossier, Explanation, Look, Seal
 from gateway.desk.roles import Viewer, viewer
 from storage.queries import ExplanationRow

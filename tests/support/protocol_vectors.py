@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config.settings import Route
+from config.route import Route
 from storage.protocols import Extractor, spec_of
 
 FOLDER = Path(__file__).parent.parent / "vectors" / "protocols"

@@ -8,7 +8,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from config.settings import Issuer
+from config.callers import Issuer
 
 ISSUER = "https://login.example"
 AUDIENCE = "answerable"

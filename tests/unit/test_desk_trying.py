@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.settings import Route
+from config.route import Route
 from gateway.desk.errors import RequestError
 from gateway.desk.trying import LABELS_MAX, NODES_MAX, Picks, picks, preview, route_yaml, tree
 

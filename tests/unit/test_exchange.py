@@ -1,7 +1,7 @@
 import orjson
 import pytest
 
-from config.settings import Capture
+from config.route import Capture
 from gateway.proxy import exchange
 from gateway.proxy.errors import BadRequest
 from gateway.proxy.exchange import NOTHING, About, Answered, Asked, Caller, Capturing, Model, Terms

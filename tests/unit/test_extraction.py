@@ -9,7 +9,7 @@ import yaml
 
 import storage.protocols
 from config.extract import Extract
-from config.settings import Route
+from config.route import Route
 from storage.protocols import Extractor, ExtractSpec, extract, spec_of
 
 

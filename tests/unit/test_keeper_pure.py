@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.settings import Route
+from config.route import Route
 from gateway.keeper import control, policy, sheets
 from gateway.keeper.progress import Progress
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from config.extract import Extract
-from config.settings import Route
+from config.route import Route
 from storage.protocols import Extracted, Extractor, extract, spec_of
 from storage.protocols.openai import ADAPTER
 from storage.protocols.reading import answer_document

@@ -1,6 +1,6 @@
 import pytest
 
-from config.settings import Route
+from config.route import Route
 from gateway.proxy.errors import BadRequest, RouteUnknown
 from gateway.proxy.routes import REMEMBERED_MAX, Routes, unrecorded_beside_recorded
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from config.errors import ConfigError
-from config.settings import Route
+from config.route import Route
 from tests.support.workers import configuration
 
 
