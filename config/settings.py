@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from config.callers import Callers, Issuer
 from config.fields import GIB, KIB, MIB, HttpUrl, Name, Port, Seconds, SecretReference, Section, is_loopback
+from config.operations import Metrics
 from config.route import Route
 
 
@@ -111,6 +112,7 @@ class Settings(Section):
     desk: Desk = Desk()
     keeper: Keeper = Keeper()
     storage: Storage = Storage()
+    metrics: Metrics = Metrics()
     models: tuple[Path, ...] = ()
     retention: dict[Name, Retention] = Field(default_factory=lambda: {"default": DEFAULT_RETENTION})
 

@@ -17,18 +17,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import orjson
 import structlog
 
 from config.load import Configuration, from_tree
 from config.processes import start
-from gateway import logs, ports
+from gateway import logs, metering, ports
+
+if TYPE_CHECKING:  # imports prometheus_client, which looks at the environment once: see metering
+    from gateway.restarts import Restarts
 
 POLL_S = 0.1  # how late a death or a signal may be noticed
 BACKOFF_FIRST_S = 0.2
@@ -72,6 +74,7 @@ class Supervisor:
         self._keeper = _Child("keeper" if desk else "keeper-without-desk")
         self._stopping = False
         self._port = ports.PortLock()
+        self._restarts: Restarts
 
     def run(self) -> int:
         """Start everything, keep it running, end it in order.
@@ -86,10 +89,11 @@ class Supervisor:
             self._port.release()
 
     def _run(self) -> int:
-        metrics = self._configuration.data / "metrics"
-        metrics.mkdir(parents=True, exist_ok=True)
-        for stale in metrics.glob("*.db"):  # of processes that are gone; counters start again with the host
-            stale.unlink()
+        metering.clear(self._configuration.data)
+        metering.share(self._configuration.data, "supervisor")
+        from gateway.restarts import Restarts  # noqa: PLC0415 (see metering)
+
+        self._restarts = Restarts([_role_of(child.role) for child in (self._keeper, *self._workers)])
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         refused = False
         try:
@@ -113,7 +117,7 @@ class Supervisor:
             if now_s >= child.due_s:
                 argv = [sys.executable, "-m", "gateway.serve", child.role, str(handover.fileno()), str(os.getpid())]
                 inherited = (handover.fileno(), *self._port.descriptors)  # the port is held while any of them lives
-                child.process = start(argv, env=self._environment(), pass_fds=inherited, own_group=True)
+                child.process = start(argv, env=os.environ, pass_fds=inherited, own_group=True)
                 child.started_s = now_s
             return False
         code = child.process.poll()
@@ -121,17 +125,14 @@ class Supervisor:
             if now_s - child.started_s >= HEALTHY_S:
                 child.lived, child.backoff_s = True, BACKOFF_FIRST_S
             return False
-        _forget_metrics(self._configuration.data, child.process.pid)
         child.process = None
         if code == EXIT_REFUSED and not child.lived:
             return True
+        self._restarts.ended(_role_of(child.role))
         _log.warning("process_ended", role=child.role, code=code, restart_in_s=child.backoff_s)
         child.due_s = now_s + child.backoff_s
         child.backoff_s = min(child.backoff_s * 2, BACKOFF_MAX_S)
         return False
-
-    def _environment(self) -> Mapping[str, str]:
-        return {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._configuration.data / "metrics")}
 
     def _end(self) -> None:
         _end_all(self._workers, within_s=self._configuration.settings.gateway.drain_s + GRACE_S)
@@ -170,11 +171,9 @@ def _take_over(descriptor: int) -> Configuration:
     return from_tree(orjson.loads(canonical), Path(orjson.loads(head)["path"]))
 
 
-def _forget_metrics(data: Path, pid: int) -> None:
-    # imported when first needed: the library reads PROMETHEUS_MULTIPROC_DIR when it is imported
-    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
-
-    mark_process_dead(pid, str(data / "metrics"))  # type: ignore[no-untyped-call]  # the library has no types here
+def _role_of(role: str) -> str:
+    """The role as metrics name it: with or without a desk, the keeper is the keeper."""
+    return "keeper" if role.startswith("keeper") else role
 
 
 def _end_with(parent: int) -> None:
@@ -191,6 +190,7 @@ def main(arguments: list[str]) -> int:
     _end_with(int(parent))
     logs.configure()
     configuration = _take_over(int(descriptor))
+    metering.share(configuration.data, _role_of(role))
     # a gateway worker must load neither database nor numbers, so each role imports its own
     if role.startswith("keeper"):
         from gateway.keeper.app import run_keeper  # noqa: PLC0415

@@ -75,9 +75,7 @@ def start(base: Path, stack: ExitStack, *, upstream_port: int, cores: tuple[int,
     for number in range(workers):
         shard = f"gateway-{number}"
         argv = [sys.executable, "-m", "gateway.cli", "gateway", "--config", str(configuration), "--shard", shard]
-        metrics = data / "metrics"
-        metrics.mkdir(exist_ok=True)
-        worker = Process(argv, cores=cores, log=base / f"{shard}.log", env={"PROMETHEUS_MULTIPROC_DIR": str(metrics)})
+        worker = Process(argv, cores=cores, log=base / f"{shard}.log")
         gateway.workers.append(worker)
         worker.wait_for_port(port, within_s=READY_S)
         _wait_for_shard(worker, data / "journal" / shard)

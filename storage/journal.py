@@ -15,6 +15,7 @@ from pathlib import Path
 
 from storage import durable, quarantine, receipts, recovery, shard, watermark
 from storage.batch import Committed
+from storage.buckets import Pace
 from storage.entries import Draft, Line, document
 from storage.errors import EntryTooLarge, JournalFull, JournalStopped, StorageError
 from storage.frames import PAYLOAD_BYTES_MAX
@@ -214,6 +215,11 @@ class Journal:
         return Counters(
             accepted=mark.accepted, closed=slot.closed, lost=slot.lost, shed=slot.shed, refused=mark.refused
         )
+
+    @property
+    def pace(self) -> Pace:
+        """How its batches go, since whoever takes this last took it."""
+        return self._writer.pace
 
     @property
     def disk_share(self) -> float:

@@ -6,6 +6,7 @@ What may block (``begin``, ``roll``, ``write``, ``end``) is called in a thread, 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class SegmentFile:
         self.offset = 0
         self.header: SegmentHeader
         self.salted = 0
+        self.sync_ns = 0  # what the last sync took
 
     @property
     def is_open(self) -> bool:
@@ -88,7 +90,9 @@ class SegmentFile:
     def write(self, data: bytes) -> None:
         """``data`` is durable behind what was written before, on return; raises OSError."""
         durable.append_batch(self._fd, data, self.offset, self._calls)
+        began_ns = time.perf_counter_ns()
         durable.datasync(self._fd, self._calls)
+        self.sync_ns = time.perf_counter_ns() - began_ns
         self.offset += len(data)
 
     def end(self) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from storage import frames
 from storage.batch import BatchWriter, Committed
+from storage.buckets import Pace
 from storage.entries import CLOSING, SYSTEM_TENANT, Draft, Line, document, finish
 from storage.errors import EntryTooLarge, JournalFull, JournalStopped
 from storage.frames import encode_frame
@@ -70,6 +71,7 @@ class Writer:
         deliver: Callable[[list[Item], Committed | None], None],
         failed: Callable[[JournalStopped, list[Item]], None],
     ) -> None:
+        self.pace = Pace()
         self._loop, self._origin, self._config = loop, origin, config
         self._clock_ns, self._limits, self._watermark = clock_ns, limits, watermark
         self._file, self._state = file, state
@@ -160,7 +162,7 @@ class Writer:
         if closes:
             file.end()
             self._watermark.set_state(CLOSED)
-        return partial(self._stored, placed, committed)
+        return partial(self._stored, placed, committed, len(data), file.sync_ns)
 
     def _roll(self) -> Callback:
         """Go on in a new segment; if there is no room for one, all that waits is refused and nothing is lost."""
@@ -172,10 +174,11 @@ class Writer:
 
     # --- on the loop ----------------------------------------------------------------------------------------
 
-    def _stored(self, placed: list[Item], committed: Committed) -> None:
+    def _stored(self, placed: list[Item], committed: Committed, size_bytes: int, sync_ns: int) -> None:
         self._busy = False
         self._placed = []
         self._deliver(placed, committed)
+        self.pace.batch(placed, size_bytes=size_bytes, sync_ns=sync_ns, now_ns=self._clock_ns())
         if self._file.is_open:
             self._gather()
         else:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from config.errors import ConfigError
-from gateway import ports
+from gateway import metering, ports
 from gateway.cli.options import ConfigOption, DataOption, configuration
 from gateway.serve import serve as supervise
 
@@ -26,10 +26,11 @@ def gateway(
     """Run one gateway worker. Others may run beside it on the same port, each with a shard of its own."""
     import uvloop  # noqa: PLC0415 (each role loads only what it needs)
 
-    from gateway.proxy.app import run  # noqa: PLC0415 (likewise)
-
     loaded = configuration(config, data)
     port = ports.take(loaded)
+    metering.share(loaded.data, shard)
+    from gateway.proxy.app import run  # noqa: PLC0415 (likewise)
+
     try:
         code = uvloop.run(run(loaded, shard=shard))
     finally:
@@ -44,9 +45,11 @@ def keeper(
     with_desk: Annotated[bool, typer.Option("--desk/--no-desk", help="Serve the desk from this process too.")] = True,
 ) -> None:
     """Run the keeper: it ships, signs, schedules explanations, and serves the desk beside embedded storage."""
+    loaded = configuration(config, data)
+    metering.share(loaded.data, "keeper")
     from gateway.keeper.app import run_keeper  # noqa: PLC0415 (each role loads only what it needs)
 
-    raise typer.Exit(asyncio.run(run_keeper(configuration(config, data), desk=with_desk)))
+    raise typer.Exit(asyncio.run(run_keeper(loaded, desk=with_desk)))
 
 
 def desk(config: ConfigOption = None, data: DataOption = None) -> None:
@@ -57,6 +60,7 @@ def desk(config: ConfigOption = None, data: DataOption = None) -> None:
             f"{loaded.path}: storage.profile is chdb, which one process alone can open, and that is the keeper",
             advice="Run `answerable serve` or `answerable keeper --desk`; or move to a ClickHouse server.",
         )
+    metering.share(loaded.data, "desk")
     from gateway.keeper.app import run_desk  # noqa: PLC0415 (each role loads only what it needs)
 
     raise typer.Exit(asyncio.run(run_desk(loaded)))

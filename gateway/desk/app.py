@@ -6,6 +6,7 @@ The host listens (`Desk.runner`); the desk opens nothing of its own. One line pe
 pattern instead of the address.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from traceback import extract_tb
@@ -28,6 +29,7 @@ from gateway.desk.sessions import Grants, Invitation, Signins
 from gateway.desk.signin import SigninPages
 from gateway.desk.trypages import TryPages
 from gateway.desk.views import Views
+from gateway.exposition import MEDIA, Scrapers, exposition
 from gateway.tokens import TokenError, Tokens
 
 BODY_BYTES_MAX: Final = 64 * 1024  # forms and lookups; nothing large is ever sent here
@@ -59,6 +61,7 @@ class Desk:
         settings = context.configuration.settings
         session_s = settings.desk.session_hours * 3600
         self._context = context
+        self._scrapers = Scrapers(settings.metrics.allow)
         self._tokens = Tokens(context.issuers, base=context.configuration.base)
         self._signins = Signins(session_s=session_s, now_ns=context.now_ns, random=context.random)
         self._callers = Callers(self._tokens, self._signins, tenant=settings.tenant, trying=context.trying)
@@ -90,6 +93,7 @@ class Desk:
                 web.get("/openapi.json", self._openapi),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
             ]
         )
 
@@ -235,6 +239,11 @@ class Desk:
         return answered(
             {"status": "not ready" if problems else "ok", "problems": problems}, status=503 if problems else 200
         )
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self._scrapers.check(request.remote, request.headers)
+        text = await asyncio.to_thread(exposition, self._context.configuration.data)
+        return web.Response(body=text, headers={"Content-Type": MEDIA})
 
 
 def create(context: Context) -> Desk:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from config.errors import AnswerableError
 from config.load import Configuration
@@ -29,11 +30,14 @@ from gateway.keeper.lock import DataHeld, DataLock
 from gateway.keeper.parts import Parts
 from gateway.keeper.socket import Listener
 from gateway.keeper.writing import Writer
+from gateway.series import PaceSeries
+from gateway.states import States
 from storage.journal import Journal
 
 DESK_SHARD = "desk"
 THREADS = 16  # the loops' reads and the desk's questions: all of them wait more than they work
 LOCK_POLL_S = 0.2
+STATE_S = 1.0
 DRAIN_S = 10.0  # after SIGTERM, for what is closed to be extracted and shipped; the rest is on disk
 EXIT_OK, EXIT_FAILED, EXIT_REFUSED = 0, 1, 2
 
@@ -114,7 +118,9 @@ async def run_desk(configuration: Configuration) -> int:
         desk = host.desk()
         runner = await listening(desk, configuration)
         journal.stopped.add_done_callback(lambda _: stop.set())
+        stating = asyncio.create_task(_state(configuration, journal))
         await stop.wait()
+        stating.cancel()
         await runner.cleanup()
         await desk.close()
         return EXIT_FAILED if journal.stopped.done() else EXIT_OK
@@ -165,6 +171,17 @@ async def _until(stop: asyncio.Event, keeper: Keeper) -> BaseException | None:
     finally:
         stopping.cancel()
         failing.cancel()
+
+
+async def _state(configuration: Configuration, journal: Journal) -> None:
+    """A lone desk's gauges and the pace of its journal, once a second."""
+    registry = CollectorRegistry()  # the keeper's metrics, which are none of a desk's, have the library's own
+    states, pace = States(DESK_SHARD, registry), PaceSeries(registry)
+    states.configured(configuration.settings.deployment, configuration.digest)
+    while True:
+        states.ready(ready=not journal.stopped.done())
+        pace.feed(DESK_SHARD, journal.pace)
+        await asyncio.sleep(STATE_S)
 
 
 def _stop_signal() -> asyncio.Event:

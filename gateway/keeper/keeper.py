@@ -12,6 +12,7 @@ from config.route import Route
 from explainers.pool import Pool
 from gateway.desk.app import Desk
 from gateway.keeper.extraction import Extraction
+from gateway.keeper.figures import Figures
 from gateway.keeper.hosting import Host
 from gateway.keeper.lifecycle import activate, register_configured
 from gateway.keeper.parts import SHARD, Parts
@@ -65,6 +66,7 @@ class Keeper:
             writer=self.writer,
             recollection=self.recollection,
             feeds=(self.extraction.feeds, self.schedule.feeds),
+            figures=Figures(parts, journal=journal, schedule=self.schedule, problems=self.problems),
         )
         self.desk: Desk = Host(
             configuration=configuration,

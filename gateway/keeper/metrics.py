@@ -1,36 +1,44 @@
-"""What the keeper counts, for ``/metrics``; aggregated over the processes of a host by prometheus-client's files."""
+"""What the keeper counts; added up with the counts of the host's other processes by `gateway.exposition`.
+
+Labels are shards, codes and states of ours: their number is bounded.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Histogram
 
-SHIPPED: Final = Counter(
-    "answerable_shipped_entries_total", "Entries that ClickHouse was read back to hold.", ["shard"]
+from gateway.series import PaceSeries
+from gateway.states import States, gauge
+
+STATES: Final = States("keeper")
+PACE: Final = PaceSeries()
+
+LAG_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0)
+
+SHIPPED: Final = Counter("answerable_shipped_entries", "Entries that ClickHouse was read back to hold.", ["shard"])
+UNSHIPPED: Final = gauge("unshipped_entries", "Entries that are durable here and not yet in ClickHouse.", ["shard"])
+UNSHIPPED_BYTES: Final = gauge(
+    "unshipped_bytes", "Bytes of journal that are durable here and not yet in ClickHouse.", ["shard"]
 )
-UNSHIPPED: Final = Gauge(
-    "answerable_unshipped_entries",
-    "Entries that are durable here and not yet in ClickHouse.",
+UNSHIPPED_AGE: Final = gauge(
+    "unshipped_age_seconds", "How long the oldest entry that is not yet in ClickHouse has waited; 0: none.", ["shard"]
+)
+CHECKPOINT_AGE: Final = gauge(
+    "checkpoint_age_seconds",
+    "How long the oldest entry that no published checkpoint covers has waited; 0: none.",
     ["shard"],
-    multiprocess_mode="mostrecent",
 )
-JOURNAL_BYTES: Final = Gauge(
-    "answerable_journal_bytes", "Bytes of a shard's segments.", ["shard"], multiprocess_mode="mostrecent"
+DATABASE_UP: Final = gauge("clickhouse_up", "1 while ClickHouse answers the keeper.", [])
+EXTRACTED: Final = Counter("answerable_extracted_decisions", "Decisions in extraction entries.", ["result"])
+EXPLANATIONS: Final = Counter("answerable_explanations", "Explanation entries.", ["state"])
+EXPLANATION_FAILURES: Final = Counter("answerable_explanation_failures", "Failed explanations.", ["code"])
+EXPLANATIONS_WAITING: Final = gauge("explanations_waiting", "Decisions in memory whose explanation waits or runs.", [])
+EXPLANATIONS_OLDEST: Final = gauge(
+    "explanations_oldest_seconds", "Since the oldest decision whose explanation waits or runs; 0: none.", []
 )
-DATABASE_UP: Final = Gauge(
-    "answerable_clickhouse_up", "1 while ClickHouse answers the keeper.", multiprocess_mode="mostrecent"
+EXPLAINED_LAG: Final = Histogram(
+    "answerable_explained_lag_seconds", "From a decision to its durable explanation.", buckets=LAG_BOUNDS_S
 )
-EXTRACTED: Final = Counter("answerable_extracted_decisions_total", "Decisions in extraction entries.", ["result"])
-EXPLANATIONS: Final = Counter("answerable_explanations_total", "Explanation entries.", ["state"])
-EXPLANATIONS_WAITING: Final = Gauge(
-    "answerable_explanations_waiting",
-    "Decisions in memory whose explanation waits or runs.",
-    multiprocess_mode="mostrecent",
-)
-EXPLANATION_SECONDS: Final = Gauge(
-    "answerable_explanation_lag_seconds",
-    "From the last explained decision to its durable explanation.",
-    multiprocess_mode="mostrecent",
-)
-BROKEN: Final = Counter("answerable_shards_broken_total", "Shards in which damage was noticed.", ["shard"])
+BROKEN: Final = Counter("answerable_shards_broken", "Damages that were noticed.", ["shard"])

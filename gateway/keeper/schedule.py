@@ -94,6 +94,7 @@ class Schedule:
         self._outstanding: dict[str, dict[int, None]] = {}  # origin → sequence numbers in rising order
         self._jobs: dict[str, Job] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._in_work: dict[str, int] = {}  # decision → when it was made
         self._broken: BaseException | None = None  # why an explanation could not be written
         self._free = asyncio.Event()
         self._free.set()
@@ -106,6 +107,15 @@ class Schedule:
     def waiting(self) -> int:
         """Decisions that wait in memory or run."""
         return len(self._waiting) + len(self._running)
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """When the oldest decision that waits in memory or runs was made (Unix ns); None where none does.
+
+        What waits in the journal behind them is younger, but for what a shard that is read later holds.
+        """
+        waiting = [int(one.studied.entry["ts"]) for one in list(self._waiting)]  # copied at once: a thread asks
+        return min([*waiting, *list(self._in_work.values())], default=None)
 
     def settled_below(self, origin: str) -> int:
         """The sequence number below which every decision of `origin` is explained, failed or left out."""
@@ -183,6 +193,7 @@ class Schedule:
 
     async def _explain(self, studied: Studied) -> None:
         self._jobs[studied.decision] = Job(JobState.RUNNING)
+        self._in_work[studied.decision] = int(studied.entry["ts"])
         request = self._request(studied)
         try:
             result = request if isinstance(request, ExplanationResult) else await self._pool.explain(request)
@@ -194,6 +205,7 @@ class Schedule:
         await self._write(studied, result)
         self._outstanding[studied.origin].pop(studied.seq, None)
         self._jobs.pop(studied.decision, None)
+        self._in_work.pop(studied.decision, None)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -252,7 +264,9 @@ class Schedule:
         contents = [("explanation", "application/json", result.body)] if result.body else []
         await self._writer.append(draft, contents)
         metrics.EXPLANATIONS.labels(state=result.state).inc()
-        metrics.EXPLANATION_SECONDS.set((time.time_ns() - int(studied.entry["ts"])) / 1e9)
+        metrics.EXPLAINED_LAG.observe(max(0.0, (time.time_ns() - int(studied.entry["ts"])) / 1e9))
+        if result.error is not None:
+            metrics.EXPLANATION_FAILURES.labels(code=result.error.code).inc()
 
 
 def _refused(studied: Studied, code: str, message: str) -> ExplanationResult:

@@ -15,6 +15,7 @@ import structlog
 
 from gateway.keeper import control, metrics
 from gateway.keeper.feed import Feeds
+from gateway.keeper.figures import Figures
 from gateway.keeper.parts import SHARD, Parts
 from gateway.keeper.recollection import Recollection
 from gateway.keeper.segments import Released, delete, listed, may_go
@@ -31,8 +32,11 @@ _log = structlog.get_logger(__name__)
 class Upkeep:
     """One per keeper."""
 
-    def __init__(self, parts: Parts, *, writer: Writer, recollection: Recollection, feeds: Sequence[Feeds]) -> None:
+    def __init__(
+        self, parts: Parts, *, writer: Writer, recollection: Recollection, feeds: Sequence[Feeds], figures: Figures
+    ) -> None:
         """`feeds` are those of all loops that read decisions."""
+        self._figures = figures
         self._parts = parts
         self._writer = writer
         self._recollection = recollection
@@ -54,9 +58,8 @@ class Upkeep:
         if now_s - self._published_s >= control.PUBLISH_S:
             self._published_s = now_s
             await asyncio.to_thread(self._publish)
+        await asyncio.to_thread(self._figures.set)
         for shelf in self._parts.library.shelves:
-            unshipped = shelf.next_seq - self._parts.shipping.shipped_below(shelf.origin)
-            metrics.UNSHIPPED.labels(shard=shelf.directory.name).set(max(0, unshipped))
             if shelf.damage is not None:
                 await self._state(shelf.damage)
         if now_s - self._saved_s >= SAVE_EVERY_S:
@@ -106,8 +109,6 @@ class Upkeep:
             if line is None or shelf.damage is not None or shelf.directory.parent.name == "quarantine":
                 continue  # what is damaged or set aside is evidence
             segments = listed(shelf.directory, now_s=time.time())
-            kept_bytes = sum(segment.bytes for segment in segments)
-            metrics.JOURNAL_BYTES.labels(shard=shelf.directory.name).set(kept_bytes)
             released = Released(shipped=line.passed, checkpoint=line.checkpoint, read=self._read_below(shelf))
             going = may_go(segments, released, lag_s=keeper.lag_hours * 3600, lag_bytes=keeper.lag_bytes)
             if going:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from config.errors import AnswerableError
 from gateway.proxy import headers as heads
 from gateway.proxy.call import Call
-from gateway.proxy.counts import Counts
 from gateway.proxy.exchange import Answered, State
 from gateway.proxy.inbound import Inbound, Reply, error_reply, new_request_id
 from gateway.proxy.lanes import Lane, Models
@@ -22,8 +21,8 @@ class Answer:
     """The answer to one admitted call."""
 
     __slots__ = (
-        "_counts", "_keeps", "_models", "_now", "_received_at", "call", "ends_connection", "lane", "patience_until",
-        "recording", "request",
+        "_keeps", "_models", "_now", "_received_at", "call", "ends_connection", "lane", "patience_until", "recording",
+        "request",
     )  # fmt: skip
 
     def __init__(
@@ -32,7 +31,6 @@ class Answer:
         lane: Lane,
         recording: Recording | Unrecorded,
         models: Models,
-        counts: Counts,
         *,
         received_at: float,
         keeps: Callable[[Inbound], bool],
@@ -44,7 +42,6 @@ class Answer:
         self.ends_connection = False  # set where only the connection's end can end the answer
         self._keeps = keeps
         self._models = models
-        self._counts = counts
         self._received_at = received_at
         self.patience_until = received_at + PATIENCE_S
         self._now = asyncio.get_running_loop().time
@@ -67,7 +64,7 @@ class Answer:
         state: State = "client_aborted" if self.request.gone else "complete"
         answered = self.answered(call, state, streamed=False)
         recorded = await self.recording.close(answered, body, media=understood.media)
-        self._took()
+        self.ended(answered)
         if call.bodiless:
             length = b"" if call.declared_bytes is None or call.status == 204 else length_line(call.declared_bytes)
         else:
@@ -82,7 +79,7 @@ class Answer:
         body = call.drain() if call is not None else b""
         answered = self.answered(call, "upstream_aborted", streamed=False, status=error.status, error=error.code)
         recorded = await self.recording.close(answered, body, media=media_of(call) if call else "")
-        self._took()
+        self.ended(answered)
         return error_reply(
             error,
             self.recording.decision or new_request_id(),
@@ -134,8 +131,14 @@ class Answer:
         """What can be said where the gateway itself gave up."""
         return self.answered(self.call, "gateway_lost", streamed=False, status=500, error="gateway_lost")
 
-    def _took(self) -> None:
-        self._counts.took(self.lane.route.name, self._now() - self._received_at)
+    def ended(self, answered: Answered) -> None:
+        """The call is closed, and its closing entry durable."""
+        meter = self.lane.meter
+        meter.call_s.add(self._now() - self._received_at)
+        if answered.first_us is not None:
+            meter.first_us.add(answered.first_us)
+        if answered.upstream_us is not None and answered.error is None:
+            meter.upstream_us.add(answered.upstream_us)
 
 
 def media_of(call: Call) -> str:

@@ -18,8 +18,10 @@ import structlog
 
 from config.errors import AnswerableError
 from config.load import Configuration
+from gateway.exposition import Scrapers
 from gateway.proxy.callers import Applications, Callers
 from gateway.proxy.counts import Counts
+from gateway.proxy.gauges import Gauges, Held
 from gateway.proxy.handler import Bounds, Handler
 from gateway.proxy.lanes import Models, lanes
 from gateway.proxy.limits import Budget, Gauge
@@ -102,6 +104,9 @@ class Worker:
             syscalls=self._syscalls,
         )
         self._recorder = Recorder(self.journal, keyring, config=configuration.digest)
+        self._gauges = Gauges(
+            self._shard, self.counts, self._lanes, deployment=settings.deployment, config=configuration.digest
+        )
         self._handler = Handler(
             bounds=Bounds(
                 header_bytes_max=gateway.header_bytes_max,
@@ -116,7 +121,7 @@ class Worker:
             budget=self._budget,
             gauge=self._gauge,
             counts=self.counts,
-            own=Own(data, self.counts, self._problems),
+            own=Own(data, self.counts, self._problems, scrapers=Scrapers(settings.metrics.allow)),
         )
         self._plane = DataPlane(
             self._handler,
@@ -149,6 +154,7 @@ class Worker:
         await self._callers.close()
         self._state()
         await self.journal.close()
+        self._publish()  # the last counts are not lost with the process
 
     async def _calls_ended(self, within_s: float) -> None:
         """Return when no call is under way, or `within_s` have passed."""
@@ -187,11 +193,31 @@ class Worker:
             await asyncio.sleep(LOOK_S)
             await self._known.refresh()
             await asyncio.to_thread(self._models.look)
-            self.counts.publish()
             self._compare(loop.time())
+            self._publish()
             if loop.time() - stated >= STATE_S:
                 stated = loop.time()
                 self._state()
+
+    def _publish(self) -> None:
+        """What was counted, and what is held now, to where a scrape finds it."""
+        journal = self.journal
+        self.counts.publish()
+        self.counts.pace(self._shard, journal.pace)
+        self._gauges.set(
+            Held(
+                ready=not self._problems(),
+                under_way=self._gauge.now,
+                unattended=max(0, self._open_calls() - self._gauge.now) if self._is_unattended() else 0,
+                memory_bytes=self._budget.held_bytes,
+                pending_bytes=journal.pending_bytes,
+                space_ratio=journal.disk_share,
+            )
+        )
+
+    def _is_unattended(self) -> bool:
+        since = self._unattended_since
+        return bool(since) and asyncio.get_running_loop().time() - since >= UNATTENDED_S
 
     def _compare(self, now: float) -> None:
         """Hold the journal's open calls against those under way, which are counted where they are handled.
@@ -215,8 +241,7 @@ class Worker:
         problems = []
         if self.journal.stopped.done():
             problems.append("the journal writes no more; the worker must be started again")
-        since = self._unattended_since
-        if since and asyncio.get_running_loop().time() - since >= UNATTENDED_S:
+        if self._is_unattended():
             problems.append(
                 f"{self._open_calls()} calls are open in the journal and {self._gauge.now} are under way: "
                 "an entry is owed"

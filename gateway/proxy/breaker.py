@@ -50,6 +50,11 @@ class Breaker:
             return "closed"
         return "half_open" if now >= self._opened_until else "open"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not closed: open, or half open and waiting for its probe."""
+        return self._opened_until is not None
+
     def allows(self, now: float) -> bool:
         """Whether a call may begin: always while closed, one at a time while half open, none while open."""
         return self._opened_until is None or (now >= self._opened_until and not self._probing)

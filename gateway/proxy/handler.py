@@ -129,7 +129,7 @@ class Handler:
             path = message.path.partition("?")[0]
             self._check_head(request)
             if path.startswith("/-/"):
-                return await self._own.answer(path, message.method, keep_alive=self._keeps(request))
+                return await self._own.answer(path, request, keep_alive=self._keeps(request))
             credential = self._callers.credential(message.raw_headers)
         else:
             credential = head.credential
@@ -244,7 +244,7 @@ class Handler:
         route = match.route
         tenant = caller.tenant
         if match.record == "none":
-            self._counts.unrecorded(tenant, route.name)
+            self._counts.unrecorded(route.name)
             return Unrecorded()
         recorder = self._recorder
         lane = head.lane
@@ -265,7 +265,7 @@ class Handler:
         recording = recorder.admit(asked, body, media=head.media, target=message.path, may_pass=may_pass)
         if recording is not None:
             return recording
-        self._counts.unrecorded(tenant, route.name)
+        self._counts.unrecorded(route.name)
         return Unrecorded()
 
     async def _exchange(
@@ -279,7 +279,6 @@ class Handler:
             lane,
             recording,
             self._models,
-            self._counts,
             received_at=received_at,
             keeps=self._keeps,
         )

@@ -57,6 +57,13 @@ class Inbound(web.BaseRequest):
         return None
 
     @property
+    def peer(self) -> str | None:
+        """The address at the other end of the connection: for the list of who may have metrics, and nothing else."""
+        transport = self._protocol.transport
+        name = None if transport is None else transport.get_extra_info("peername")
+        return str(name[0]) if isinstance(name, tuple) else None
+
+    @property
     def keeps_alive(self) -> bool:
         """Whether another request may follow on this connection (RFC 9112 §9.3)."""
         return not self.head.should_close and self.head.version.minor >= 1

@@ -78,6 +78,7 @@ class Lane:
         self.route = route
         endpoints = pools(route, configuration, upstreams)
         self.pool: Pool = endpoints[0]
+        self.meter = counts.meter(route.name)
         self.steering = steering(route, endpoints, counts)
         answers_dropped = heads.ANSWER_DROPPED | heads.names(route.forward.response.deny)
         self.limits = Limits(

@@ -8,27 +8,30 @@ from pathlib import Path
 
 import orjson
 
-from gateway.proxy.counts import Counts, shard_directories
+from gateway.exposition import MEDIA, Scrapers, exposition
+from gateway.proxy.counts import Counts
 from gateway.proxy.errors import RouteUnknown
 from gateway.proxy.headers import status_line
-from gateway.proxy.inbound import Reply
-from storage import watermark
+from gateway.proxy.inbound import Inbound, Reply
 
 
 class Own:
     """Answers the worker's own paths; `problems()` says, in sentences, why it should get no calls."""
 
-    def __init__(self, data: Path, counts: Counts, problems: Callable[[], list[str]]) -> None:
+    def __init__(self, data: Path, counts: Counts, problems: Callable[[], list[str]], *, scrapers: Scrapers) -> None:
         self._data = data
         self._counts = counts
         self._problems = problems
+        self._scrapers = scrapers
 
-    async def answer(self, path: str, method: str, *, keep_alive: bool) -> Reply:
+    async def answer(self, path: str, request: Inbound, *, keep_alive: bool) -> Reply:
         """The reply to one of our paths.
 
         Raises:
             RouteUnknown: it is none of them.
+            ScrapeRefused: metrics, for somebody who may not have them.
         """
+        method = request.head.method
         if method not in ("GET", "HEAD"):
             raise RouteUnknown("only GET and HEAD are answered under /-/")
         match path:
@@ -39,8 +42,10 @@ class Own:
                 status, media = (503 if problems else 200), "application/json"
                 body = orjson.dumps({"status": "unready" if problems else "ready", "problems": problems})
             case "/-/metrics":
-                status, media = 200, "text/plain; version=0.0.4; charset=utf-8"
-                body = await asyncio.to_thread(self._metrics)
+                self._scrapers.check(request.peer, request.head.headers)
+                self._counts.publish()
+                status, media = 200, MEDIA
+                body = await asyncio.to_thread(exposition, self._data, self._counts.registry)
             case _:
                 raise RouteUnknown("of the paths under /-/ there are healthz, readyz and metrics")
         head = b"%bContent-Type: %b\r\nContent-Length: %d\r\nCache-Control: no-store\r\n%b\r\n" % (
@@ -50,20 +55,3 @@ class Own:
             b"" if keep_alive else b"Connection: close\r\n",
         )
         return Reply(head if method == "HEAD" else head + body, keep_alive=keep_alive)
-
-    def _metrics(self) -> bytes:
-        marks = []
-        for directory in shard_directories(self._data):
-            mark = watermark.read(directory / watermark.NAME)
-            if mark is not None:
-                known = mark.counters
-                counters = {
-                    "accepted": known.accepted,
-                    "closed": known.closed,
-                    "lost": known.lost,
-                    "shed": known.shed,
-                    "refused": known.refused,
-                    "open": known.accepted - known.closed - known.lost,
-                }
-                marks.append((directory.name, counters))
-        return self._counts.exposition(marks)

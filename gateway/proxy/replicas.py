@@ -41,6 +41,13 @@ class Replica:
         self.health = health
         self.host_line = b"\r\nHost: " + pool.origin.authority + b"\r\n"
 
+    @property
+    def sound(self) -> bool:
+        """Whether nothing speaks against it: its checks pass and its breaker is closed."""
+        if self.health is not None and not self.health.healthy:
+            return False
+        return self.breaker is None or not self.breaker.is_open
+
     def available(self, now: float) -> bool:
         """Whether it may get a call."""
         if self.health is not None and not self.health.healthy:

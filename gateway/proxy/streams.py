@@ -125,6 +125,7 @@ class _Outlet:
     async def _close(self, state: State, error: str | None) -> None:
         answered = self._answer.answered(self._call, state, streamed=True, error=error)
         await self._answer.recording.close(answered, None, media=self._media)
+        self._answer.ended(answered)
 
     async def _broken(self, error: BaseException) -> None:
         """Cut the connection and close the call with its true state."""

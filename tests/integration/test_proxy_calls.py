@@ -157,7 +157,7 @@ async def test_record_rules_make_calls_and_counts_of_some_paths(tmp_path: Path):
     assert plain.status == 200
     assert plain.header("Decision-Id") is None
     assert 'answerable_unrecorded_total{route="m"} 1.0' in metrics
-    assert 'answerable_journal_accepted{shard="gateway-0"} 1' in metrics
+    assert 'answerable_journal_accepted_total{shard="gateway-0"} 1' in metrics
 
 
 async def test_compressed_bytes_pass_untouched_in_both_directions(tmp_path: Path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.exposition import exposition
 from gateway.proxy.app import Worker
 from tests.support.evidence import Evidence, balanced, settled
 from tests.support.upstreams import Behaviour, Exchange, Upstream, dead_url, good, raw, silent
@@ -44,7 +45,8 @@ def refused(worker: Worker, code: str) -> float:
 
 
 def _metric(worker: Worker, name: str) -> float:
-    lines = worker.counts.exposition([]).decode().splitlines()
+    worker.counts.publish()
+    lines = exposition(worker._configuration.data, worker.counts.registry).decode().splitlines()
     return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " ")), 0.0)
 
 
