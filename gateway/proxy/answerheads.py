@@ -7,6 +7,7 @@ of it that go on to the caller, is kept for the next answer that has the same by
 from __future__ import annotations
 
 from gateway.proxy import headers as heads
+from gateway.proxy.framing import Cut
 
 REMEMBERED_MAX = 256  # heads; those with a date last a second, those with an id of their own not even that
 EVENT_STREAM = b"text/event-stream"
@@ -43,6 +44,25 @@ class AnswerHead:
         self.lines = heads.status_line(status) + passed
 
 
+class SeenAnswer:
+    """A head as a connection met it: what the parser made of it, but for its length."""
+
+    __slots__ = ("_length_at", "_raw", "head", "keep_s", "status")
+
+    def __init__(self, status: int, raw: heads.RawHeaders, head: AnswerHead, *, keep_s: float | None) -> None:
+        self.status = status
+        self.head = head
+        self.keep_s = keep_s
+        self._raw = raw
+        self._length_at = next(at for at, (name, _) in enumerate(raw) if heads.lowered(name) == b"content-length")
+
+    def headers(self, digits: bytes) -> list[tuple[bytes, bytes]]:
+        """The header lines of an answer of that length."""
+        raw = list(self._raw)
+        raw[self._length_at] = (raw[self._length_at][0], digits)
+        return raw
+
+
 class AnswerHeads:
     """Heads of one route's answers that were seen before."""
 
@@ -53,6 +73,17 @@ class AnswerHeads:
         self._dropped = dropped
         self._allowed = allowed
         self._known: dict[tuple[object, ...], AnswerHead] = {}
+        self._seen: dict[bytes, SeenAnswer] = {}
+
+    def find(self, cut: Cut) -> SeenAnswer | None:
+        """What the parser made of this head when it met it."""
+        return self._seen.get(cut.head)
+
+    def see(self, cut: Cut, seen: SeenAnswer) -> None:
+        """Remember what the parser made of a whole answer that keeps its connection and is no stream."""
+        if len(self._seen) >= REMEMBERED_MAX:
+            self._seen.clear()
+        self._seen[cut.head] = seen
 
     def of(self, status: int, headers: heads.RawHeaders) -> AnswerHead:
         """What this head means; ValueError as above."""

@@ -128,6 +128,7 @@ class Worker:
             header_bytes_max=gateway.header_bytes_max,
             connections_max=gateway.connections_max,
             on_refusal=self._handler.refused,
+            seen=self._handler.seen,
         )
         try:
             await self._listen(reuse_port=reuse_port)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from config.route import Timeouts
-from gateway.proxy.answerheads import AnswerHead, AnswerHeads
+from gateway.proxy.answerheads import AnswerHead, AnswerHeads, SeenAnswer
 from gateway.proxy.errors import UpstreamFailed, UpstreamSlow
 from gateway.proxy.limits import Budget
 
@@ -205,6 +205,15 @@ class Call:
             self.bodiless = True
         self.until_closed = not (self.bodiless or head.chunked or self.declared_bytes is not None)
         if self.eager or self.streams:
+            self.wake()
+
+    def head_seen(self, seen: SeenAnswer, digits: bytes) -> None:
+        """The same where this head was met before; `digits` are those of its Content-Length."""
+        self.headers = seen.headers(digits)
+        self.head = seen.head
+        self.status = seen.status
+        self.declared_bytes = int(digits)
+        if self.eager:
             self.wake()
 
     def body(self, data: bytes) -> None:

@@ -33,8 +33,9 @@ from gateway.proxy.errors import (
     UpstreamSlow,
 )
 from gateway.proxy.exchange import NOTHING, Asked, Caller
+from gateway.proxy.framing import Cut
 from gateway.proxy.heads import Head, Heads
-from gateway.proxy.inbound import Inbound, Reply, error_reply, new_request_id
+from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_request_id
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.own import Own
@@ -110,6 +111,10 @@ class Handler:
                 error, new_request_id(), keep_alive=self._keeps(request, error), body=request.head.method != "HEAD"
             )
 
+    def seen(self, cut: Cut) -> tuple[RawRequestMessage, Head] | None:
+        """What a head of these bytes means, if one was parsed and understood before."""
+        return self._heads.find_bytes(cut)
+
     def refused(self, error: AnswerableError) -> None:
         """Count a request that was refused before admission."""
         self._counts.refused(error.code)
@@ -124,7 +129,8 @@ class Handler:
     async def _handle(self, request: Inbound) -> Reply:
         received_ns = time.time_ns()
         message = request.head
-        head = self._heads.find(message)
+        stream = request.stream
+        head = stream.seen if isinstance(stream, Whole) else self._heads.find(message)
         if head is None:
             path = message.path.partition("?")[0]
             self._check_head(request)
@@ -147,7 +153,7 @@ class Handler:
             try:
                 if head is None:
                     head = Head(message, credential, match, self._lanes[match.index])
-                    self._heads.keep(message, head)
+                    self._heads.keep(message, head, request.cut)
                 steering = head.lane.steering
                 seat = None if steering is None else await _seat(request, steering)
                 try:
@@ -212,9 +218,11 @@ class Handler:
         pieces: list[bytes] = []
         held = 0
         whole = False
+        stream = request.stream
+        assert not isinstance(stream, Whole), "its body is at hand"
         try:
             async with asyncio.timeout(self._bounds.body_timeout_s):
-                while piece := await request.stream.readany():
+                while piece := await stream.readany():
                     self._budget.take(len(piece))
                     held += len(piece)
                     pieces.append(piece)

@@ -15,6 +15,7 @@ from aiohttp.http_parser import RawRequestMessage
 from gateway.proxy import headers as heads
 from gateway.proxy.errors import BadRequest
 from gateway.proxy.exchange import said_in, trace_of
+from gateway.proxy.framing import Cut
 from gateway.proxy.lanes import Lane
 from gateway.proxy.routes import Match
 
@@ -52,17 +53,22 @@ class Head:
 
 
 class Heads:
-    """Heads that were seen before."""
+    """Heads that were seen before: by what the parser made of them, and by their bytes but for the body's length."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Head] = {}
+        self._by_bytes: dict[bytes, tuple[RawRequestMessage, Head]] = {}
 
     def find(self, message: RawRequestMessage) -> Head | None:
         """What this head means, if it was seen before."""
         return self._known.get((message.raw_headers, message.path, message.method, message.version))
 
-    def keep(self, message: RawRequestMessage, head: Head) -> None:
-        """Remember it, unless it names people, is long, or expects to be told to go on."""
+    def find_bytes(self, cut: Cut) -> tuple[RawRequestMessage, Head] | None:
+        """The same for a head that was not parsed; the message says another length where the body has another."""
+        return self._by_bytes.get(cut.head)
+
+    def keep(self, message: RawRequestMessage, head: Head, cut: Cut | None) -> None:
+        """Remember it, unless it names people, is long, or expects to be told to go on; `cut` is how it came."""
         raw = message.raw_headers
         size_bytes = len(message.path) + sum(len(name) + len(value) for name, value in raw)
         if head.said or size_bytes > REMEMBERED_BYTES_MAX or "Expect" in message.headers:
@@ -70,3 +76,8 @@ class Heads:
         if len(self._known) >= REMEMBERED_MAX:
             self._known.clear()
         self._known[raw, message.path, message.method, message.version] = head
+        if cut is None or message.chunked or message.upgrade or b"content-length" in head.lane.recorded_request:
+            return
+        if len(self._by_bytes) >= REMEMBERED_MAX:
+            self._by_bytes.clear()
+        self._by_bytes[cut.head] = message, head

@@ -20,11 +20,34 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from config.errors import AnswerableError
+from gateway.proxy.framing import Cut
 from gateway.proxy.headers import status_line
+from gateway.proxy.heads import Head
 
 RETRY_AFTER_S = 1
 STALLED_S = 60.0  # a caller that takes nothing for so long is cut
 _LINGER_NOT = struct.pack("ii", 1, 0)  # close with RST, whatever is unsent
+
+
+class Whole:
+    """The body of a request whose head was seen before: all of it is there. In the place of aiohttp's stream."""
+
+    __slots__ = ("body", "seen")
+
+    def __init__(self, body: bytes, seen: Head) -> None:
+        self.body = body
+        self.seen = seen
+
+    def is_eof(self) -> bool:
+        """Nothing is still to come."""
+        return True
+
+    def exception(self) -> BaseException | None:
+        """What is there cannot break any more."""
+        return None
+
+    def set_exception(self, exc: BaseException) -> None:
+        """The caller is gone: nobody reads here who would have to be told."""
 
 
 class Inbound(web.BaseRequest):
@@ -36,16 +59,19 @@ class Inbound(web.BaseRequest):
     def __init__(
         self,
         message: RawRequestMessage,
-        payload: StreamReader,
+        payload: StreamReader | Whole,
         protocol: web.RequestHandler,
         task: asyncio.Task[None],
+        cut: Cut | None = None,
     ) -> None:
+        """`cut` is how the request came, where it came whole and was parsed."""
         # aiohttp's own __init__ looks up addresses and TLS state that nobody here asks for
-        self._payload = payload
+        self._payload = cast("StreamReader", payload)
         self._protocol = protocol
         self._task = task
         self.head = message
         self.stream = payload
+        self.cut = cut
         self.gone = False
         self.admitted = False  # from then on what goes wrong is a call's end, no refusal
         self.answering = False  # something of the answer was written: no other answer can take its place
@@ -76,6 +102,8 @@ class Inbound(web.BaseRequest):
     def whole_body(self) -> bytes:
         """The body, all of which is there."""
         stream = self.stream
+        if isinstance(stream, Whole):
+            return stream.body
         if not stream.total_bytes:
             return b""
         if self._protocol._reading_paused or stream.exception() is not None:  # noqa: SLF001

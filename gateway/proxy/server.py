@@ -20,7 +20,9 @@ from aiohttp.web_protocol import ERROR
 
 from config.errors import AnswerableError
 from gateway.proxy.errors import BadRequest, Busy, HeadTooLarge, RequestSlow
-from gateway.proxy.inbound import Inbound, Reply, error_reply, new_request_id
+from gateway.proxy.framing import Cut, cut
+from gateway.proxy.heads import Head
+from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_request_id
 
 HEADERS_MAX = 128
 OWN_CONNECTIONS = 8  # beyond `connections_max`, for `/-/` only: a full worker still says how it is
@@ -32,14 +34,17 @@ LINGERING_S = 2.0  # reading what a refused caller still sends, so that it gets 
 class Wire(web.RequestHandler):
     """One caller's connection."""
 
-    __slots__ = ("_handle", "_head_bytes", "_head_since", "_made_at")
+    __slots__ = ("_cut", "_handle", "_head_bytes", "_head_since", "_made_at", "_owed_bytes", "_seen")
 
     def __init__(self, manager: DataPlane, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._head_since = 0.0
         self._head_bytes = 0
         self._made_at = 0.0
+        self._cut: Cut | None = None  # how the message that waits came
+        self._owed_bytes: int | None = 0  # until the parser is between two messages; None: nobody knows any more
         self._handle = manager.handler
+        self._seen = manager.seen
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """One more connection, if there may be one more; from now on its first head is waited for."""
@@ -63,9 +68,21 @@ class Wire(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and watch the head that is on its way."""
-        waiting = self._waiter is not None and not self._messages
+        """Parse, unless the same head was parsed before, and watch the head that is on its way."""
+        waiter = self._waiter
+        waiting = waiter is not None and not self._messages
+        idle = self._current_request is None and not self._messages
+        message = cut(data) if idle and self._owed_bytes == 0 else None
+        if message is not None and not (self._close or self._force_close):
+            seen = self._seen(message)
+            if seen is not None:
+                self._messages.append((seen[0], cast("StreamReader", Whole(data[message.at :], seen[1]))))
+                self._head_since = 0.0
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(None)
+                return
         super().data_received(data)
+        self._settle(data, message, idle=idle)
         if self._messages:
             self._head_since, self._head_bytes = 0.0, 0
         if not waiting:
@@ -81,6 +98,23 @@ class Wire(web.RequestHandler):
         if self._head_bytes > plane.header_bytes_max:
             self.refuse(HeadTooLarge(f"the request's head is longer than {plane.header_bytes_max} bytes"))
 
+    def _settle(self, data: bytes, message: Cut | None, *, idle: bool) -> None:
+        """Note whether the parser, which has read `data`, is between two messages: only then may it be passed by."""
+        self._cut = None
+        if self._owed_bytes is None:
+            return
+        if self._owed_bytes:
+            owed = self._owed_bytes - len(data)
+        else:
+            end = data.find(b"\r\n\r\n") + 4
+            head, _ = self._messages[-1] if idle and len(self._messages) == 1 else (None, None)
+            if end < 4 or not isinstance(head, RawRequestMessage) or head.chunked or head.upgrade:
+                self._owed_bytes = None
+                return
+            self._cut = message
+            owed = end + int(head.headers.get("Content-Length", 0)) - len(data)
+        self._owed_bytes = owed if owed >= 0 else None
+
     async def start(self) -> None:
         """Handle the connection's requests one after the other.
 
@@ -95,13 +129,14 @@ class Wire(web.RequestHandler):
                 finally:
                     self._waiter = None
             message, payload = self._messages.popleft()
-            if self._parser is not None:
+            whole, self._cut = self._cut, None
+            if self._parser is not None and not isinstance(payload, Whole):
                 self._parser.message_consumed()
             if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
             try:
                 if isinstance(message, RawRequestMessage):
-                    reply = await self._one(Inbound(message, payload, self, task), self._handle)
+                    reply = await self._one(Inbound(message, payload, self, task, whole), self._handle)
                 else:
                     reply = await self._one(Inbound(ERROR, payload, self, task), self._make_error_handler(message))
                 if not payload.is_eof():
@@ -224,7 +259,10 @@ class Wire(web.RequestHandler):
 
 
 class DataPlane(web.Server):
-    """Makes a `Wire` for each connection; `on_refusal(error)` counts what never became a request."""
+    """Makes a `Wire` for each connection; `on_refusal(error)` counts what never became a request.
+
+    `seen(cut)` says what a head of these bytes means, if the parser has read one before.
+    """
 
     def __init__(
         self,
@@ -233,9 +271,11 @@ class DataPlane(web.Server):
         header_bytes_max: int,
         connections_max: int,
         on_refusal: Callable[[AnswerableError], None],
+        seen: Callable[[Cut], tuple[RawRequestMessage, Head] | None],
     ) -> None:
         super().__init__(cast("Any", handler), request_factory=cast("Any", Inbound))
         self.handler = handler
+        self.seen = seen
         self.header_bytes_max = header_bytes_max
         self.connections_max = connections_max
         self.on_refusal = on_refusal

@@ -14,8 +14,10 @@ from typing import cast
 
 import httptools
 
+from gateway.proxy.answerheads import SeenAnswer
 from gateway.proxy.call import Call
 from gateway.proxy.errors import UpstreamFailed
+from gateway.proxy.framing import Cut, cut
 from gateway.proxy.headers import lowered
 
 
@@ -49,8 +51,12 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         call.last_byte_at = self.loop.time()
+        answer: Cut | None = None
         if not call.first_byte_at:
             call.first_byte_at = call.last_byte_at
+            answer = None if call.bodiless else cut(data)
+            if answer is not None and self._is_seen(call, answer, data):
+                return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -59,6 +65,8 @@ class Connection(asyncio.Protocol):
             if self._unframed and not call.complete:  # the parser cannot know that an answer to HEAD ends here
                 self._parser = httptools.HttpResponseParser(self)
                 self._finish(call, reusable=self._keeps_alive)
+            elif answer is not None:
+                self._see(call, answer)
 
     def eof_received(self) -> bool:
         """The upstream sends no more; our side is closed too."""
@@ -116,7 +124,7 @@ class Connection(asyncio.Protocol):
         """The answer is whole."""
         call = self.call
         if call is not None and call.status:
-            self._finish(call, reusable=self._keeps_alive)
+            self._finish(call, reusable=self._keeps_alive, keep_s=_promised_s(call))
 
     def on_message_begin(self) -> None:
         """An answer begins; ValueError where nothing was asked."""
@@ -165,13 +173,31 @@ class Connection(asyncio.Protocol):
         """Return when the socket is closed."""
         await self._closed.wait()
 
-    def _finish(self, call: Call, *, reusable: bool) -> None:
+    def _is_seen(self, call: Call, answer: Cut, data: bytes) -> bool:
+        """Take a whole answer whose head was met before; False, and nothing was done, if it was not."""
+        seen = call.limits.heads.find(answer)
+        if seen is None or len(data) > call.limits.buffer_bytes:
+            return False
+        call.head_seen(seen, answer.digits)
+        if len(data) > answer.at:
+            call.body(data[answer.at :])
+        self._finish(call, reusable=True, keep_s=seen.keep_s)
+        return True
+
+    def _see(self, call: Call, answer: Cut) -> None:
+        """Remember the head of an answer that was whole in the first bytes that came, and leaves all as it was."""
+        head = call.head
+        if head is None or not (call.complete and self._keeps_alive and answer.digits) or call.bodiless:
+            return
+        if head.declared_bytes == call.received_bytes and not (head.chunked or head.event_stream):
+            call.limits.heads.see(answer, SeenAnswer(call.status, call.headers, head, keep_s=_promised_s(call)))
+
+    def _finish(self, call: Call, *, reusable: bool, keep_s: float | None = None) -> None:
         self.call = None
         call.complete = True
         call.wake()
-        for name, value in call.headers:
-            if lowered(name) == b"keep-alive":
-                self.keep_s = keep_alive_s(value)
+        if keep_s is not None:
+            self.keep_s = keep_s
         self.resume()
         if reusable:
             self.on_free(self)
@@ -186,6 +212,13 @@ class Connection(asyncio.Protocol):
         call.fail(
             UpstreamFailed(f"the model endpoint's answer is not HTTP/1.1: {why}", code="upstream_malformed", sent=True)
         )
+
+
+def _promised_s(call: Call) -> float | None:
+    for name, value in call.headers:
+        if lowered(name) == b"keep-alive":
+            return keep_alive_s(value)
+    return None
 
 
 def keep_alive_s(value: bytes) -> float | None:
