@@ -63,6 +63,13 @@ class Keeper(Section):
     lag_bytes: int = Field(default=8 * GIB, ge=0, le=2**50)  # … or until so much is kept, whichever comes first
 
 
+class Ledger(Section):
+    """The log of logs and what stands outside of it."""
+
+    log_s: Seconds = 5  # between two leaves of one busy shard; a proof up to the log of logs takes as long
+    silent_s: Seconds = 180  # three missed heartbeats: a shard that says nothing for longer is a finding
+
+
 class Storage(Section):
     """Which ClickHouse, and as whom."""
 
@@ -111,6 +118,7 @@ class Settings(Section):
     routes: tuple[Route, ...] = Field(min_length=1)
     desk: Desk = Desk()
     keeper: Keeper = Keeper()
+    ledger: Ledger = Ledger()
     storage: Storage = Storage()
     metrics: Metrics = Metrics()
     models: tuple[Path, ...] = ()

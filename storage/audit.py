@@ -19,7 +19,7 @@ from pathlib import Path
 
 import orjson
 
-from storage import tiles, watermark
+from storage import watermark
 from storage.clickhouse import SWEEP, Database
 from storage.comparison import Comparison, compare_sources
 from storage.contents import ContentCheck, Recorded
@@ -27,12 +27,14 @@ from storage.coverage import Coverage
 from storage.errors import JournalCorrupt, StorageError, StorageUnavailable
 from storage.findings import MALFORMED, Findings, Report
 from storage.known import Known, Trusted, journal_headers, known_origins, read_ship_logs
+from storage.logaudit import SILENT_NS, check_logs, check_shards, logged_notes
+from storage.logleaves import log_name
 from storage.projections import read_cursors
 from storage.queries import blocks
 from storage.reading import SegmentTail
 from storage.seals import HeaderCheck, Opener
 from storage.tallies import Tallies
-from storage.tiles import WIDTH
+from storage.tilecheck import check_tiles
 from storage.verify import EntryCheck, Signature
 from storage.windows import PAGE_ROWS, Reader, Window, ahead
 
@@ -55,6 +57,8 @@ def audit(
     data: Path | None = None,
     host_keys: Collection[bytes] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
+    silent_ns: int = SILENT_NS,
+    now_ns: int | None = None,
 ) -> Report:
     """Verify everything that is there.
 
@@ -64,18 +68,24 @@ def audit(
         data: the data directory: journals, ship logs, the second place of checkpoints, keys as far as they are there.
         host_keys: the host keys trusted to vouch for journals; None: the one in `data`.
         progress: is told now and then how far it is.
+        silent_ns: how long a shard that is not closed may say nothing before that is a finding.
+        now_ns: the time by which the log of logs itself may be silent; None: that is not asked.
 
     Raises:
         StorageUnavailable: the database does not answer (any more): nothing can be told.
     """
     trusted = Trusted.of(public, data, host_keys)
-    known = known_origins(database, data, public)
-    findings = {one.origin: Findings(one.origin) for one in known}
+    findings: dict[str, Findings] = {}
+    logs = check_logs(database, data, public=public, host_keys=trusted.host_keys, findings=findings)
+    logged = {shard: one.end for log in logs.values() for shard, one in log.state.shards.items()}
+    known = known_origins(database, data, public, logged=logged)
+    findings |= {one.origin: Findings(one.origin) for one in known}
     run = _Audit(database, data=data, trusted=trusted, progress=progress, erased=_erased(database))
     for one in known:
         run.entries(one, findings[one.origin])
     run.closings(findings)
     run.typed_rows(known, findings)
+    check_shards(database, logs, findings, silent_ns=silent_ns, now_ns=now_ns)
     claims = [claim for origin in sorted(findings) for claim in findings[origin].claims()]
     return Report(tuple(claims), sum(run.checked.values()), run.checked)
 
@@ -204,7 +214,9 @@ class _Walk:
         self._contents.finish(unrecorded=self._tallies.unrecorded, journal_from=self._entries.journal_from)
         self._headers.finish(one.stored)
         self._finish_published()
-        self._finish_tiles()
+        check_tiles(
+            self._findings, self._reader, wanted=self._reader.published(), walked=one.stored, stored=self._reader.stored
+        )
         self._finish_beyond()
 
     def _look_at(self, window: Window) -> None:
@@ -223,10 +235,17 @@ class _Walk:
         self._contents.settle()
 
     def _checkpoints(self) -> Iterator[Signature]:
-        """The published checkpoints and the one in the second place, by size."""
+        """The published checkpoints, the one in the second place, and those in the log of logs, by size."""
         signed = self._one.signed
         own = () if signed is None else (Signature(signed.checkpoint.size, signed.note.decode()),)
-        return heapq.merge(self._published(), own, key=lambda signature: signature.size)
+        log = log_name(self._one.origin.partition("/")[0])
+        logged = logged_notes(self._run.database, log, self._one.origin) if self._one.logged else iter(())
+        merged = heapq.merge(self._published(), own, logged, key=lambda signature: signature.size)
+        last: tuple[int, str] | None = None
+        for signature in merged:
+            if signature.root is not None or signature[:2] != last:  # most of what is logged is published too
+                yield signature
+            last = signature[:2]
 
     def _published(self) -> Iterator[Signature]:
         findings, signed = self._findings, self._one.signed
@@ -244,34 +263,6 @@ class _Walk:
         if published < size:
             detail = f"a tree of {size} was signed, the newest published checkpoint is of {published}"
             self._findings.unknown("checkpoints", published, detail)
-
-    def _finish_tiles(self) -> None:
-        """Full tiles are there once, none is left out, and each level is made of the one below."""
-        findings, reader = self._findings, self._reader
-        findings.checked("tiles")
-        counts = {level: rest for level, *rest in reader.tile_counts()}
-        stored, wanted, level, span = reader.stored(), reader.published(), 0, WIDTH
-        while span <= wanted or level in counts:
-            rows, numbers, last, odd = counts.pop(level, (0, 0, -1, 0))
-            if rows != numbers or odd or numbers != last + 1 or (last + 1) * span > stored:
-                detail = f"level {level} has {rows} tiles with {numbers} numbers up to {last}, {odd} of them not full"
-                findings.broken("tiles", None, detail)
-            elif numbers < min(wanted, self._one.stored) // span:
-                detail = f"level {level} has {numbers} full tiles of {wanted // span}; proofs are made without them"
-                findings.unknown("tiles", numbers * span, detail)
-            elif level:
-                self._compare_level(level, numbers)
-            level, span = level + 1, span * WIDTH
-        for level in counts:
-            findings.broken("tiles", None, f"tiles of level {level}, which the tree has not")
-
-    def _compare_level(self, level: int, count: int) -> None:
-        for n in range(count):
-            below = self._reader.upper_tiles(level - 1, n * WIDTH, (n + 1) * WIDTH)
-            made = b"".join(tiles.tile_root(hashes) for _, hashes in below)
-            if [hashes for _, hashes in self._reader.upper_tiles(level, n, n + 1)] != [made]:
-                detail = f"tile {n} of level {level} is not made of those below"
-                self._findings.broken("tiles", n * WIDTH ** (level + 1), detail)
 
     def _finish_beyond(self) -> None:
         """Rows that are filed behind the last entry belong to what is just being shipped, or were forged."""

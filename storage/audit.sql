@@ -183,3 +183,45 @@ FROM entries
 WHERE origin = {origin:String} AND seq < {high:UInt64} AND kind = 'decision'
 GROUP BY tenant, route
 LIMIT 50000
+
+-- name: logs
+SELECT DISTINCT origin
+FROM (SELECT origin FROM log UNION ALL SELECT origin FROM checkpoints UNION ALL SELECT origin FROM tiles)
+WHERE endsWith(origin, '/log')
+ORDER BY origin
+LIMIT 10000
+
+-- name: log_stored
+SELECT count(), max(seq)
+FROM log
+WHERE origin = {origin:String}
+
+-- name: log_leaves
+SELECT seq, toUnixTimestamp64Nano(ts), kind, shard, size, entry, leaf
+FROM log
+WHERE origin = {origin:String} AND seq > {seq:Int64} AND seq < {end:UInt64}
+ORDER BY seq
+LIMIT 2 BY seq
+LIMIT {limit:UInt32} WITH TIES
+
+-- name: logged_notes
+SELECT seq, entry
+FROM log
+WHERE origin = {origin:String} AND shard = {shard:String} AND kind = 'checkpoint' AND seq > {seq:Int64}
+ORDER BY seq
+LIMIT 1 BY seq
+LIMIT {limit:UInt32}
+
+-- name: signed
+SELECT origin, toUnixTimestamp64Nano(min(ts)), toUnixTimestamp64Nano(max(ts))
+FROM checkpoints
+GROUP BY origin
+LIMIT 10000
+
+-- name: notable
+SELECT origin, seq, leaf
+FROM entries
+WHERE kind IN ('erasure', 'prune') AND (origin, seq) > ({origin:String}, {seq:Int64})
+ORDER BY origin, seq
+LIMIT 1 BY origin, seq
+LIMIT {limit:UInt32}

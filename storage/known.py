@@ -23,6 +23,7 @@ from storage.clickhouse import SWEEP, Database
 from storage.errors import JournalError, Unverifiable
 from storage.findings import MALFORMED
 from storage.ledger import Signed, read_checkpoint
+from storage.logleaves import is_log
 from storage.queries import blocks
 from storage.reading import SegmentTail, shards
 from storage.recovery import segments_of
@@ -52,6 +53,7 @@ class Known:
     journal: Path | None = None
     recorded: int | None = None  # one past the last durable entry, by the watermark
     signed: Signed | None = None  # the checkpoint in its second place
+    logged: int = 0  # entries that there must be by the log of logs
     problems: list[tuple[str, str]] = field(default_factory=list)  # claim, detail
 
     @property
@@ -62,7 +64,7 @@ class Known:
     @property
     def end(self) -> int:
         """How far there must be something: as far as anybody says."""
-        return max(self.stored, self.owed, self.size_signed)
+        return max(self.stored, self.owed, self.size_signed, self.logged)
 
     @property
     def owed(self) -> int:
@@ -94,8 +96,10 @@ class Trusted:
         return cls(public=public, host_keys=host_keys, master=master if isinstance(master, X25519PrivateKey) else None)
 
 
-def known_origins(database: Database, data: Path | None, public: bytes) -> list[Known]:
-    """Every origin that anything is known of, in order of name."""
+def known_origins(
+    database: Database, data: Path | None, public: bytes, *, logged: Mapping[str, int] | None = None
+) -> list[Known]:
+    """Every origin that anything is known of, in order of name; `logged`: how many entries the log of logs states."""
     found: dict[str, Known] = {}
 
     def of(origin: str) -> Known:
@@ -109,7 +113,10 @@ def known_origins(database: Database, data: Path | None, public: bytes) -> list[
         if last >= NUMBERS_END:
             of(origin).problems.append(("entries", f"an entry numbered {last} was forged"))
     for (origin,) in database.rows(blocks("audit.sql")["other_origins"], caps=SWEEP):
-        of(origin)
+        if not is_log(origin):  # which has a check of its own
+            of(origin)
+    for origin, size in (logged or {}).items():
+        of(origin).logged = min(size, NUMBERS_END)
     if data is None:
         return [found[origin] for origin in sorted(found)]
     for origin, shipping in read_ship_logs(data / "ship").items():

@@ -6,6 +6,9 @@ there durably *before* it is published, and compared with what this process wrot
 sign two trees. A journal or a database that is behind what was signed is a rollback: nothing is signed any more.
 
 The key name in a signature line is the origin (c2sp.org/tlog-checkpoint asks for that), the key one per deployment.
+
+On its way a ledger notes what the log of logs has to say of it: writers that began and ended, erasures and prunes.
+These events lie in the checkpoint file until `logged` tells that the log of logs has them durably.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from storage.durable import KERNEL, Syscalls
 from storage.errors import Unverifiable
 from storage.ids import b64, unb64
 from storage.lines import Rows
+from storage.logleaves import NOTABLE
 from storage.merkle import Frontier, leaf_hash
 from storage.notes import Checkpoint
 from storage.readback import bring
@@ -37,6 +41,10 @@ LINE = "concat(toString(size), ' ', hex(root), hex(SHA256(note)))"
 _LATEST = """
 SELECT size, note FROM checkpoints WHERE origin = {origin:String} ORDER BY size DESC LIMIT 1
 """
+
+
+EVENTS_MAX = 10_000  # that the log of logs may be behind; it takes them within seconds unless it is refused
+_NOTABLE = {kind: f'"kind":"{kind}"'.encode() for kind in NOTABLE}
 
 
 class RolledBackError(Unverifiable):
@@ -55,6 +63,30 @@ class Signed:
     ts_ns: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What the log of logs has to say beside checkpoints, once the tree of `at` entries is signed.
+
+    `kind`: open (a segment began with entry `seq`), close (its writer ended in order), erasure, prune (entry `seq`,
+    whose leaf is `leaf`).
+    """
+
+    kind: str
+    at: int
+    seq: int
+    leaf: bytes = b""
+
+    def as_json(self) -> list[Any]:
+        """The form in the checkpoint file."""
+        return [self.kind, self.at, self.seq, b64(self.leaf)]
+
+    @classmethod
+    def from_json(cls, value: list[Any]) -> Event:
+        """The inverse; ValueError or TypeError for anything else."""
+        kind, at, seq, leaf = value
+        return cls(kind=str(kind), at=int(at), seq=int(seq), leaf=unb64(leaf))
+
+
 class Ledger:
     """Grows the tree of one origin and signs it; one thread at a time."""
 
@@ -68,6 +100,7 @@ class Ledger:
         self.path = ship / f"{file_name(origin)}.checkpoint"
         self.position: Position | None = None
         self.signed: Signed | None = None
+        self.events: list[Event] = []
         self._key = key
         self._calls = calls
         self._frontier = Frontier()
@@ -118,7 +151,12 @@ class Ledger:
                 grown.append(leaf_hash(record.entry))
             if grown.size != batch.commit.size or grown.root() != batch.commit.root:
                 raise Unverifiable(f"{self.origin}: the tree at {grown.size} is not the one that its COMMIT states")
+            self.events += self._events(batch, grown.size)
             self._frontier, self.position = grown, place
+
+    def logged(self, size: int) -> None:
+        """The log of logs has every event up to a signed tree of `size` durably."""
+        self.events = [event for event in self.events if event.at > size]
 
     def sign(self, *, now_ns: int) -> Signed | None:
         """Sign the tree if it grew; on return the checkpoint is durable in its second place. None: nothing is new.
@@ -128,6 +166,8 @@ class Ledger:
         """
         if self.position is None or (self.signed is not None and self.size == self.signed.checkpoint.size):
             return None
+        if len(self.events) > EVENTS_MAX:
+            raise Unverifiable(f"{self.origin}: the log of logs is {len(self.events)} events behind")
         on_disk = self.path.read_bytes() if self.path.exists() else b""
         if on_disk != self._written:
             raise Unverifiable(f"{self.path} was changed by another process")
@@ -139,6 +179,7 @@ class Ledger:
             "ts": str(now_ns),
             "tree": b64(self._frontier.to_bytes()),
             "position": self.position.as_json(),
+            "events": [event.as_json() for event in self.events],
         }
         raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
         durable.make_directory(self.path.parent, self._calls)
@@ -171,7 +212,24 @@ class Ledger:
         raw = self.path.read_bytes()
         public = self._key.public_key().public_bytes_raw()
         self.signed, self._frontier, self.position = read_checkpoint(self.path, raw, origin=self.origin, public=public)
+        try:
+            self.events = [Event.from_json(event) for event in orjson.loads(raw).get("events", [])]
+        except (ValueError, TypeError) as error:
+            raise Unverifiable(f"{self.path} is damaged: {error}") from error
         self._written = raw
+
+    def _events(self, batch: Batch, size: int) -> list[Event]:
+        """What a batch, after which the tree has `size` entries, gives the log of logs to say."""
+        found = []
+        if self.position is None or batch.segment != self.position.segment:
+            found.append(Event(kind="open", at=size, seq=batch.segment))
+        for record in batch.records:
+            for kind, mark in _NOTABLE.items():
+                if mark in record.entry and orjson.loads(record.entry)["kind"] == kind:
+                    found.append(Event(kind=kind, at=size, seq=record.seq, leaf=leaf_hash(record.entry)))
+        if batch.closes:
+            found.append(Event(kind="close", at=size, seq=size))
+        return found
 
 
 def read_checkpoint(path: Path, raw: bytes, *, origin: str, public: bytes) -> tuple[Signed, Frontier, Position]:

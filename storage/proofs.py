@@ -21,12 +21,14 @@ from storage.tiles import WIDTH, Tile
 
 COLUMNS = ("origin", "level", "n", "hashes")
 LINE = "concat(toString(level), ' ', toString(n), ' ', hex(SHA256(hashes)))"
+ENTRY_TABLE = "entries"  # where the leaves of shards are
+LOG_TABLE = "log"  # where those of the log of logs are
 TILES_AT_ONCE = 128  # of one insert: 1 MiB, 32,768 entries
 
 _TILE = "SELECT hashes FROM tiles WHERE origin = {origin:String} AND level = {level:UInt8} AND n = {n:UInt64} LIMIT 1"
 _DONE = "SELECT count() FROM tiles WHERE origin = {origin:String} AND level = {level:UInt8}"
 _LEAVES = """
-SELECT seq, leaf FROM entries WHERE origin = {origin:String} AND seq >= {low:UInt64} AND seq < {high:UInt64}
+SELECT seq, leaf FROM {table} WHERE origin = {origin:String} AND seq >= {low:UInt64} AND seq < {high:UInt64}
 ORDER BY seq
 """
 _TILES = """
@@ -50,9 +52,10 @@ class Proven:
 class Tiles:
     """The tiles of one origin, as the database has them or its entries make them."""
 
-    def __init__(self, database: Database, origin: str) -> None:
+    def __init__(self, database: Database, origin: str, *, table: str = ENTRY_TABLE) -> None:
         self._database = database
         self._origin = origin
+        self._leaves = _LEAVES.replace("{table}", table)
 
     def read(self, tile: Tile) -> bytes:
         """The hashes of a tile, concatenated.
@@ -85,7 +88,7 @@ class Tiles:
         """The hashes [low, high) of a level: leaves, or the roots of full tiles below."""
         parameters = {"origin": self._origin, "level": level - 1, "low": low, "high": high}
         if level == 0:
-            found = self._database.rows(_LEAVES, parameters, caps=SWEEP)
+            found = self._database.rows(self._leaves, parameters, caps=SWEEP)
             hashes = [leaf for _, leaf in found]
         else:
             found = self._database.rows(_TILES, parameters, caps=SWEEP)

@@ -40,6 +40,7 @@ def examine(parts: Parts) -> list[Check]:
         *_data(parts),
         _database(parts),
         *(check for shelf in parts.library.shelves for check in _shard(parts, shelf)),
+        _log_of_logs(parts),
         *_models(parts),
         _surface(parts),
     ]
@@ -94,6 +95,17 @@ def _shard(parts: Parts, shelf: Shelf) -> Iterator[Check]:
         detail += f"; {behind} entries not shipped"
     state: State = "warn" if counters.lost or waits_s > UNSHIPPED_WARN_S else "ok"
     yield Check(name, state, detail)
+
+
+def _log_of_logs(parts: Parts) -> Check:
+    rounds = parts.shipping.rounds
+    if rounds.problem is not None:
+        return Check("log of logs", "fail", f"refused, and written no further: {rounds.problem}")
+    if rounds.signed is None:
+        return Check("log of logs", "ok", "nothing was signed by this process yet")
+    age_s = (time.time_ns() - rounds.signed.ts_ns) / 1e9
+    detail = f"{rounds.signed.checkpoint.size} leaves, signed {age_s:.0f} s ago"
+    return Check("log of logs", "warn" if age_s > parts.configuration.settings.ledger.silent_s else "ok", detail)
 
 
 def _models(parts: Parts) -> Iterator[Check]:

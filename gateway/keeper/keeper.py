@@ -97,6 +97,8 @@ class Keeper:
     def problems(self) -> Sequence[str]:
         """What keeps the keeper from doing all of its work, in words; nothing on a good day."""
         found = [] if self.parts.shipping.problem is None else [f"ClickHouse: {self.parts.shipping.problem}"]
+        if self.parts.shipping.rounds.problem is not None:
+            found.append(f"log of logs: {self.parts.shipping.rounds.problem}")
         damages = [shelf.damage for shelf in self.parts.library.shelves if shelf.damage is not None]
         return [*found, *(f"{damage.origin}: {damage.message}" for damage in damages)]
 
@@ -191,6 +193,7 @@ class Keeper:
                 while not self.where().has_all_shipped(target):
                     await self.parts.shipping.step()
                     await asyncio.sleep(0.05)
+                await self.parts.shipping.finish()
 
     async def _recollect(self) -> None:
         """True on return: everything that was done is known. Only then may anything be decided again."""

@@ -42,3 +42,5 @@ EXPLAINED_LAG: Final = Histogram(
     "answerable_explained_lag_seconds", "From a decision to its durable explanation.", buckets=LAG_BOUNDS_S
 )
 BROKEN: Final = Counter("answerable_shards_broken", "Damages that were noticed.", ["shard"])
+LOG_SIZE: Final = gauge("log_leaves", "Leaves of the log of logs.", [])
+LOG_SIGNED: Final = gauge("log_signed_seconds", "When the log of logs was last signed (Unix time).", [])

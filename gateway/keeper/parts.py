@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from config.load import Configuration
 from config.secrets import reveal
+from gateway.keeper.logrounds import LogRounds
 from gateway.keeper.models import Models
 from gateway.keeper.shipping import Shipping
 from gateway.keeper.tail import Library
@@ -54,6 +55,12 @@ class Parts:
             own=SHARD,
             log_key=keyring.log,
             checkpoint_s=configuration.settings.keeper.checkpoint_s,
+            rounds=LogRounds(
+                data / "ship",
+                configuration.settings.deployment,
+                key=keyring.log,
+                every_s=configuration.settings.ledger.log_s,
+            ),
         )
         return cls(
             configuration=configuration,

@@ -18,14 +18,18 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.keeper import metrics
-from gateway.keeper.tail import Library, Reader, Shelf
+from gateway.keeper.logrounds import LogRounds
+from gateway.keeper.tail import Library, Reader, Shelf, header_of
 from storage.clickhouse import Database
 from storage.errors import JournalError, QueryError, StorageError, StorageUnavailable, Unverifiable
 from storage.ledger import Ledger
+from storage.logoflogs import Source
 from storage.migrate import migrate
 from storage.projections import Projector
 from storage.proofs import Tiles
+from storage.quarantine import DIRECTORY as QUARANTINE
 from storage.reading import Batch, Position
+from storage.segment import SegmentHeader
 from storage.shipper import BYTES_MAX, ROWS_MAX, Shipper
 from storage.tiles import WIDTH
 
@@ -63,6 +67,24 @@ class Line:
         position = self.shipper.position
         return 0 if position is None else min(self.shipper.next_seq, position.segment)
 
+    @property
+    def source(self) -> Source:
+        """As the log of logs looks at it."""
+        aside = self.shelf.directory.parent.name == QUARANTINE
+        return Source(ledger=self.ledger, header=self._header, is_set_aside=aside and self._is_read)
+
+    @property
+    def _is_read(self) -> bool:
+        """Whether nothing more can be signed of it: all of it was, or it is read no further."""
+        signed = self.ledger.signed
+        return self.stopped is not None or (signed is not None and signed.checkpoint.size == self.shelf.next_seq)
+
+    def _header(self, first_seq: int) -> SegmentHeader | None:
+        try:
+            return header_of(self.shelf, first_seq)
+        except FileNotFoundError:
+            return None
+
 
 class Shipping:
     """Ships, signs and projects; one per keeper."""
@@ -76,8 +98,10 @@ class Shipping:
         own: str,
         log_key: Ed25519PrivateKey,
         checkpoint_s: float,
+        rounds: LogRounds,
     ) -> None:
         """`own` is the shard that the keeper writes, whose entries are projected at once."""
+        self.rounds = rounds
         self._library = library
         self._database = database
         self._ship = ship
@@ -150,6 +174,15 @@ class Shipping:
         async with self._one:
             return await asyncio.to_thread(self._step)
 
+    async def finish(self) -> None:
+        """Sign everything that was read, and state it in the log of logs: before an end in order.
+
+        Raises:
+            StorageUnavailable, QueryError: the database is away; what was signed is published at the next start.
+        """
+        async with self._one:
+            await asyncio.to_thread(self._finish)
+
     def close(self) -> None:
         """Let files go."""
         for line in self._lines.values():
@@ -167,7 +200,18 @@ class Shipping:
             line = self._line(shelf)
             if line is not None and line.stopped is None:
                 busy = self._guarded(line) or busy
+        self.rounds.step(self._sources, self._database)
         return self._project() or busy
+
+    def _finish(self) -> None:
+        for line in self._lines.values():
+            if line.stopped is None:
+                line.signed_s = float("-inf")
+                self._guarded(line)
+        self.rounds.step(self._sources, self._database, now=True)
+
+    def _sources(self) -> list[Source]:
+        return [line.source for line in self._lines.values()]
 
     def _line(self, shelf: Shelf) -> Line | None:
         line = self._lines.get(shelf.origin)

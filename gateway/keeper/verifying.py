@@ -5,6 +5,7 @@ Blocking.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from gateway.keeper.feed import start_of
@@ -39,6 +40,8 @@ def verify(parts: Parts, tell: Tell) -> Report:
         data=parts.configuration.data,
         host_keys=host_keys,
         progress=told,
+        silent_ns=round(parts.configuration.settings.ledger.silent_s * 1e9),
+        now_ns=time.time_ns(),
     )
     broken = {claim.origin for claim in report.broken if claim.name == CLAIM}
     damages = [

@@ -51,9 +51,10 @@ class Shard:
         self.now_ns += 1_000_000
         return self.now_ns
 
-    def roll(self) -> None:
-        """Begin a new segment, under a new process key."""
-        process, first_seq, salt = Ed25519PrivateKey.generate(), self.frontier.size, os.urandom(16)
+    def roll(self, *, same_process: bool = False) -> None:
+        """Begin a new segment, under a new process key unless the writer is the same."""
+        process = self.process if same_process else Ed25519PrivateKey.generate()
+        first_seq, salt = self.frontier.size, os.urandom(16)
         self.segment_key, self.wraps = os.urandom(32), 0
         info = seal.segment_key_info(self.origin, first_seq, salt)
         public = process.public_key().public_bytes_raw()
@@ -74,7 +75,12 @@ class Shard:
         self.reader = BatchReader(self.header)
 
     def commit(
-        self, drafts: Iterable[Draft] = (), parts: Sequence[StoredPart] = (), keys: Sequence[WrappedKey] = ()
+        self,
+        drafts: Iterable[Draft] = (),
+        parts: Sequence[StoredPart] = (),
+        keys: Sequence[WrappedKey] = (),
+        *,
+        closes: bool = False,
     ) -> Batch:
         """Write one batch and read it back."""
         writer = BatchWriter(self.header, salt_crc(self.header.salt), self.frontier, self.end)
@@ -88,6 +94,8 @@ class Shard:
             self.scopes[scope] += 1
             writer.record(draft.ts_ns, entry)
             self.entries.append(entry)
+        if closes:
+            writer.frame(frames.CLOSE, self.now_ns, b"")
         process = key_id(self.header.process_key)
         raw, _ = writer.finish(now_ns=self.now_ns, counters=Counters(), key=process, sign=self.process.sign)
         self.segments[self.header.first_seq] += raw
@@ -122,12 +130,12 @@ class Shard:
         """Closing entries so far."""
         return sum(decode(entry)["kind"] in ("decision", "call") for entry in self.entries)
 
-    def heartbeat(self, **over: Any) -> Batch:
+    def heartbeat(self, *, closes: bool = False, **over: Any) -> Batch:
         """A batch with one heartbeat entry, which states the counters truthfully unless told otherwise."""
         counters = Counters(accepted=self.closed, closed=self.closed).as_json()
         scopes = [[tenant, route, count] for (tenant, route), count in sorted(self.scopes.items(), key=str)]
         fields = {"at": len(self.entries), "counters": {**counters, **over}, "scopes": scopes, "sheet": 0, "sheets": 1}
-        return self.commit([self.draft("heartbeat", tenant="*", fields=fields)])
+        return self.commit([self.draft("heartbeat", tenant="*", fields=fields)], closes=closes)
 
     def decisions(self, count: int, *, route: str = "mortgage", size: int = 400, **fields: Any) -> Batch:
         """One batch of `count` decisions, each with a request and a response part under one key."""
