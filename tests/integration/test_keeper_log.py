@@ -57,10 +57,12 @@ async def test_a_second_place_restored_from_a_backup_is_refused_at_start(tmp_pat
         await settled(keeper)
         await until(place.exists)
         shutil.copy(place, tmp_path / "old")
+        gateway = await Gateway.open(configuration, loans)
+        begun = await gateway.decide(0)
+        await until(lambda: keeper.parts.shipping.rounds.logged_below(begun.origin) > begun.seq)
     shutil.copy(tmp_path / "old", place)
-    gateway = await Gateway.open(configuration, loans)
     async with kept(configuration) as keeper:
-        await gateway.decide(0)  # decisions go on, and are shipped and signed in their shard
+        await gateway.decide(1)  # decisions go on, and are shipped and signed in their shard
         await settled(keeper)
         assert any("log of logs" in problem and "published" in problem for problem in keeper.problems())
         (check,) = [one for one in health.examine(keeper.parts) if one.name == "log of logs"]
