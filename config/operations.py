@@ -1,9 +1,9 @@
-"""What operators see of a host: who may read its metrics."""
+"""What operators see of a host: its metrics, its log."""
 
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
@@ -29,3 +29,11 @@ class Metrics(Section):
     """
 
     allow: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
+
+
+class Log(Section):
+    """What processes write to standard error: JSON, a line an event."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"  # exchanges are info, those that went wrong warning
+    exchanges: bool = True  # a line for each call, and for refusals
+    addresses: bool = False  # callers' addresses in it: personal data in most places

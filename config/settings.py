@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from config.callers import Callers, Issuer
 from config.fields import GIB, KIB, MIB, HttpUrl, Name, Port, Seconds, SecretReference, Section, is_loopback
-from config.operations import Metrics
+from config.operations import Log, Metrics
 from config.route import Route
 
 
@@ -121,6 +121,7 @@ class Settings(Section):
     ledger: Ledger = Ledger()
     storage: Storage = Storage()
     metrics: Metrics = Metrics()
+    log: Log = Log()
     models: tuple[Path, ...] = ()
     retention: dict[Name, Retention] = Field(default_factory=lambda: {"default": DEFAULT_RETENTION})
 

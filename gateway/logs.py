@@ -5,13 +5,21 @@ A log line never holds a body, a credential, a customer's number or a query stri
 
 import logging
 import sys
+from typing import TextIO, cast
 
 import orjson
 import structlog
 
+from gateway.lines import LineWriter
 
-def configure() -> None:
-    """True on return: every logger of this process writes one line an event to standard error."""
+
+def configure(*, level: str = "info", writer: LineWriter | None = None) -> None:
+    """True on return: every logger of this process writes one line an event to standard error.
+
+    With `writer` it does so in a thread, so that a reader who is slow stops no event loop.
+    """
+    stream: TextIO = sys.stderr if writer is None else cast("TextIO", writer)
+    at_least = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -20,8 +28,8 @@ def configure() -> None:
     if sys.stderr.isatty():
         structlog.configure(
             processors=[*shared, structlog.dev.ConsoleRenderer()],
-            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+            wrapper_class=structlog.make_filtering_bound_logger(at_least),
+            logger_factory=structlog.WriteLoggerFactory(stream),
         )
         return
     structlog.configure(
@@ -30,6 +38,6 @@ def configure() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=str).decode()),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(at_least),
+        logger_factory=structlog.WriteLoggerFactory(stream),
     )

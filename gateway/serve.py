@@ -191,6 +191,7 @@ def main(arguments: list[str]) -> int:
     logs.configure()
     configuration = _take_over(int(descriptor))
     metering.share(configuration.data, _role_of(role))
+    logs.configure(level=configuration.settings.log.level)
     # a gateway worker must load neither database nor numbers, so each role imports its own
     if role.startswith("keeper"):
         from gateway.keeper.app import run_keeper  # noqa: PLC0415

@@ -98,6 +98,7 @@ def _configuration(port: int, upstream_port: int, workers: int) -> str:
             "data": "data",
             "gateway": {"port": port, "workers": workers},
             "callers": {"mode": "keys"},
+            "log": {"exchanges": True},
             "routes": [
                 {
                     "name": "chat",

@@ -9,6 +9,7 @@ from config.errors import AnswerableError
 from gateway.proxy import headers as heads
 from gateway.proxy.call import Call
 from gateway.proxy.exchange import Answered, State
+from gateway.proxy.exchangelog import Exchange
 from gateway.proxy.inbound import Inbound, Reply, error_reply, new_request_id
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.recording import Recording, Unrecorded
@@ -22,7 +23,7 @@ class Answer:
 
     __slots__ = (
         "_keeps", "_models", "_now", "_received_at", "call", "ends_connection", "lane", "patience_until", "recording",
-        "request",
+        "request", "sent_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -32,13 +33,18 @@ class Answer:
         recording: Recording | Unrecorded,
         models: Models,
         *,
+        sent_bytes: int,
         received_at: float,
         keeps: Callable[[Inbound], bool],
     ) -> None:
-        """`received_at` is on the loop's clock, in seconds; `keeps` is asked when the head is made."""
+        """`sent_bytes` are those of the request's body; `received_at` is on the loop's clock, in seconds.
+
+        `keeps` is asked when the head is made.
+        """
         self.request = request
         self.lane = lane
         self.recording = recording
+        self.sent_bytes = sent_bytes
         self.ends_connection = False  # set where only the connection's end can end the answer
         self._keeps = keeps
         self._models = models
@@ -132,13 +138,20 @@ class Answer:
         return self.answered(self.call, "gateway_lost", streamed=False, status=500, error="gateway_lost")
 
     def ended(self, answered: Answered) -> None:
-        """The call is closed, and its closing entry durable."""
-        meter = self.lane.meter
-        meter.call_s.add(self._now() - self._received_at)
+        """The call is closed, and its closing entry durable, or on its way where the gateway gave up."""
+        lane = self.lane
+        meter, took_s = lane.meter, self._now() - self._received_at
+        meter.call_s.add(took_s)
         if answered.first_us is not None:
             meter.first_us.add(answered.first_us)
         if answered.upstream_us is not None and answered.error is None:
             meter.upstream_us.add(answered.upstream_us)
+        if lane.tell:
+            recording = self.recording
+            address = self.request.peer if lane.addresses else None
+            ended = Exchange(recording.asked, answered, recording.holds, self.sent_bytes, round(took_s * 1e6), address)
+            for tell in lane.tell:
+                tell(ended)
 
 
 def media_of(call: Call) -> str:

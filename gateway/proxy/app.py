@@ -18,9 +18,12 @@ import structlog
 
 from config.errors import AnswerableError
 from config.load import Configuration
+from gateway import logs
 from gateway.exposition import Scrapers
+from gateway.lines import LineWriter
 from gateway.proxy.callers import Applications, Callers
 from gateway.proxy.counts import Counts
+from gateway.proxy.exchangelog import ExchangeLog
 from gateway.proxy.gauges import Gauges, Held
 from gateway.proxy.handler import Bounds, Handler
 from gateway.proxy.lanes import Models, lanes
@@ -57,12 +60,23 @@ class Worker:
         shard: str,
         *,
         tls: ssl.SSLContext | None = None,
+        writer: LineWriter | None = None,
         syscalls: durable.Syscalls = durable.KERNEL,
     ) -> None:
-        """Nothing runs yet. `tls` is used towards https upstreams in place of the system's trust."""
+        """Nothing runs yet.
+
+        `tls` is used towards https upstreams in place of the system's trust; exchanges are logged to `writer`.
+        """
         self._configuration = configuration
         self._shard = shard
         self._tls = tls
+        self._writer = writer
+        log = configuration.settings.log
+        self._log = (
+            None
+            if writer is None or not log.exchanges
+            else ExchangeLog(writer, shard, below_warning=log.level in ("debug", "info"))
+        )
         self._syscalls = syscalls
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -95,6 +109,9 @@ class Worker:
         )
         self._upstreams = Upstreams(tls=self._tls)
         self._lanes = lanes(configuration, self._upstreams, self._budget, self.counts)
+        if self._log is not None:
+            for lane in self._lanes:
+                lane.tell += (self._log.tell,)
         self.journal = await Journal.open(
             data / "journal" / self._shard,
             origin_base=f"{settings.deployment}/{self._shard}",
@@ -121,6 +138,7 @@ class Worker:
             budget=self._budget,
             gauge=self._gauge,
             counts=self.counts,
+            log=self._log,
             own=Own(data, self.counts, self._problems, scrapers=Scrapers(settings.metrics.allow)),
         )
         self._plane = DataPlane(
@@ -155,6 +173,8 @@ class Worker:
         await self._callers.close()
         self._state()
         await self.journal.close()
+        if self._log is not None:
+            self._log.flush()
         self._publish()  # the last counts are not lost with the process
 
     async def _calls_ended(self, within_s: float) -> None:
@@ -186,6 +206,8 @@ class Worker:
             now = loop.time()
             self._plane.tick(now, header_timeout_s)
             self._recorder.tick(now)
+            if self._log is not None:
+                self._log.flush()
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -203,6 +225,10 @@ class Worker:
     def _publish(self) -> None:
         """What was counted, and what is held now, to where a scrape finds it."""
         journal = self.journal
+        if self._log is not None:
+            self._log.second()
+        if self._writer is not None:
+            self.counts.dropped(self._shard, self._writer.dropped)
         self.counts.publish()
         self.counts.pace(self._shard, journal.pace)
         self._gauges.set(
@@ -259,7 +285,16 @@ async def run(configuration: Configuration, shard: str, *, reuse_port: bool = Tr
 
     0: ended as asked. 1: the journal failed, start again. 2: it could not start; standard error says why.
     """
-    worker = Worker(configuration, shard)
+    writer = LineWriter()
+    logs.configure(level=configuration.settings.log.level, writer=writer)
+    try:
+        return await _run(configuration, shard, writer, reuse_port=reuse_port)
+    finally:
+        writer.close()
+
+
+async def _run(configuration: Configuration, shard: str, writer: LineWriter, *, reuse_port: bool) -> int:
+    worker = Worker(configuration, shard, writer=writer)
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

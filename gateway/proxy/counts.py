@@ -57,6 +57,8 @@ class Counts:
         self._p_call = _seconds("call", "From request to durable closing entry.", registry)
         self._p_first = _seconds("upstream_first_byte", "From sending a call to its answer's first byte.", registry)
         self._p_total = _seconds("upstream_answer", "From sending a call to its answer's last byte.", registry)
+        self._p_dropped = _counter("log_lines_dropped", "Log lines that nobody took in time.", ["role"], registry)
+        self._dropped = 0
         self._pace = PaceSeries(registry)
 
     def refused(self, code: str) -> None:
@@ -112,6 +114,11 @@ class Counts:
         for _, fed in self._meters.values():
             for buckets, series in fed:
                 series.feed(buckets)
+
+    def dropped(self, role: str, lines: int) -> None:
+        """So many log lines were dropped since the start."""
+        self._p_dropped.labels(role).inc(lines - self._dropped)
+        self._dropped = lines
 
     def pace(self, shard: str, pace: Pace) -> None:
         """Move how a journal's batches go; called each second."""

@@ -33,6 +33,7 @@ from gateway.proxy.errors import (
     UpstreamSlow,
 )
 from gateway.proxy.exchange import NOTHING, Asked, Caller
+from gateway.proxy.exchangelog import ExchangeLog
 from gateway.proxy.framing import Cut
 from gateway.proxy.heads import Head, Heads
 from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_request_id
@@ -82,6 +83,7 @@ class Handler:
         gauge: Gauge,
         counts: Counts,
         own: Own,
+        log: ExchangeLog | None,
     ) -> None:
         """All parts are the worker's own; `draining` is set when it shall close connections after their answers."""
         self._bounds = bounds
@@ -94,6 +96,7 @@ class Handler:
         self._gauge = gauge
         self._counts = counts
         self._own = own
+        self._log = log
         self._heads = Heads()
         self.draining = False
 
@@ -105,19 +108,22 @@ class Handler:
             if request.answering:  # its head is out: no other answer can follow
                 request.abort(reset=True)
                 return Reply(b"", keep_alive=False)
+            request_id = new_request_id()
             if not request.admitted:
-                self.refused(error)
+                self.refused(error, request_id)
             return error_reply(
-                error, new_request_id(), keep_alive=self._keeps(request, error), body=request.head.method != "HEAD"
+                error, request_id, keep_alive=self._keeps(request, error), body=request.head.method != "HEAD"
             )
 
     def seen(self, cut: Cut) -> tuple[RawRequestMessage, Head] | None:
         """What a head of these bytes means, if one was parsed and understood before."""
         return self._heads.find_bytes(cut)
 
-    def refused(self, error: AnswerableError) -> None:
-        """Count a request that was refused before admission."""
+    def refused(self, error: AnswerableError, request_id: str = "") -> None:
+        """Count a request that was refused before admission; its id is what its caller was told, if anything."""
         self._counts.refused(error.code)
+        if self._log is not None:
+            self._log.refused(error, request_id)
         if not isinstance(error, JournalFull):  # which the journal has counted itself
             self._recorder.refused()
 
@@ -251,11 +257,24 @@ class Handler:
         match = head.match
         route = match.route
         tenant = caller.tenant
+        lane = head.lane
         if match.record == "none":
             self._counts.unrecorded(route.name)
-            return Unrecorded()
+            return Unrecorded(
+                Asked(
+                    decision="",
+                    record="call",
+                    caller=caller,
+                    terms=lane.terms,
+                    method=message.method,
+                    path=match.stated,
+                    received_ns=received_ns,
+                    trace=head.trace,
+                    about=NOTHING,
+                    headers={},
+                )
+            )
         recorder = self._recorder
-        lane = head.lane
         about = lane.capturing.about(head.said, body)
         asked = Asked(
             decision=recorder.journal.new_id(),
@@ -274,7 +293,7 @@ class Handler:
         if recording is not None:
             return recording
         self._counts.unrecorded(route.name)
-        return Unrecorded()
+        return Unrecorded(asked)
 
     async def _exchange(
         self, request: Inbound, head: Head, body: bytes, recording: Recording | Unrecorded, seat: Seat | None
@@ -287,6 +306,7 @@ class Handler:
             lane,
             recording,
             self._models,
+            sent_bytes=len(body),
             received_at=received_at,
             keeps=self._keeps,
         )
@@ -304,7 +324,9 @@ class Handler:
             self._counts.failed(lane.route.name, error.code)
             return await answer.failed(error)
         except BaseException:  # cancelled, or the journal gave up, or a fault of ours: say so, if it can still be said
-            recording.lose(answer.lost())
+            lost = answer.lost()
+            recording.lose(lost)
+            answer.ended(lost)
             raise
 
 

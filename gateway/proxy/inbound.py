@@ -79,12 +79,12 @@ class Inbound(web.BaseRequest):
 
     @property
     def remote(self) -> str | None:
-        """The caller's address is never recorded or logged: it may name a person."""
+        """Unknown to whoever asks as aiohttp does: an address may name a person, and is never recorded."""
         return None
 
     @property
     def peer(self) -> str | None:
-        """The address at the other end of the connection: for the list of who may have metrics, and nothing else."""
+        """The address at the other end of the connection: for `metrics.allow`, and for the log where it may hold it."""
         transport = self._protocol.transport
         name = None if transport is None else transport.get_extra_info("peername")
         return str(name[0]) if isinstance(name, tuple) else None

@@ -20,6 +20,7 @@ from gateway.proxy.checking import watch
 from gateway.proxy.counts import Counts
 from gateway.proxy.errors import BadRequest
 from gateway.proxy.exchange import Capturing, Model, Terms
+from gateway.proxy.exchangelog import Tell
 from gateway.proxy.limits import Budget
 from gateway.proxy.pool import Pool, Upstreams
 from gateway.proxy.steering import pools, steering
@@ -79,6 +80,8 @@ class Lane:
         endpoints = pools(route, configuration, upstreams)
         self.pool: Pool = endpoints[0]
         self.meter = counts.meter(route.name)
+        self.tell: tuple[Tell, ...] = ()  # who hears of each call that has ended
+        self.addresses = configuration.settings.log.addresses
         self.steering = steering(route, endpoints, counts)
         answers_dropped = heads.ANSWER_DROPPED | heads.names(route.forward.response.deny)
         self.limits = Limits(

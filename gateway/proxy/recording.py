@@ -34,8 +34,14 @@ _OWN_TENANT = "*"
 class Unrecorded:
     """A call that no entry states: `record: none`, or let through while the disk is full."""
 
+    __slots__ = ("asked",)
+
     holds = False
     decision = ""
+
+    def __init__(self, asked: Asked) -> None:
+        """`asked` is for the log."""
+        self.asked = asked
 
     def begin(self) -> None:
         """Nothing to begin."""
@@ -59,7 +65,6 @@ class Recording:
     """The evidence of one admitted call."""
 
     __slots__ = (
-        "_asked",
         "_begin_id",
         "_begun",
         "_body",
@@ -76,6 +81,7 @@ class Recording:
         "_stored",
         "_stream",
         "_target",
+        "asked",
         "decision",
     )
 
@@ -84,7 +90,7 @@ class Recording:
     def __init__(self, recorder: Recorder, asked: Asked, body: bytes, *, media: str, target: str) -> None:
         self._recorder = recorder
         self._journal = recorder.journal
-        self._asked = asked
+        self.asked = asked
         self.decision = asked.decision
         self._body = body
         self._media = media
@@ -108,7 +114,7 @@ class Recording:
         self._begin_id = self._journal.new_id()
         self._seal_request()
         draft = exchange.begin(
-            self._asked, entry=self._begin_id, ts_ns=self._recorder.clock_ns(), parts=tuple(self._parts)
+            self.asked, entry=self._begin_id, ts_ns=self._recorder.clock_ns(), parts=tuple(self._parts)
         )
         self._begun = self._append(draft, closes=False)
         self._begun.add_done_callback(_seen)  # an answer that is complete first waits for its closing entry only
@@ -194,10 +200,10 @@ class Recording:
         if begun is not None and begun.done() and not begun.cancelled() and begun.exception() is None:
             prev = (Ref(self._begin_id, begun.result().leaf),)
         ts_ns = recorder.clock_ns()
-        line = None if prev else recorder.closings.line(self._asked, answered, ts_ns=ts_ns, parts=self._parts)
+        line = None if prev else recorder.closings.line(self.asked, answered, ts_ns=ts_ns, parts=self._parts)
         if line is not None:
             return self._append(line, closes=True)
-        draft = exchange.closing(self._asked, answered, ts_ns=ts_ns, parts=tuple(self._parts), prev=prev)
+        draft = exchange.closing(self.asked, answered, ts_ns=ts_ns, parts=tuple(self._parts), prev=prev)
         return self._append(draft, closes=True)
 
     def _append(self, draft: Draft | Line, *, closes: bool) -> asyncio.Future[Appended]:
@@ -208,7 +214,7 @@ class Recording:
         if self._parts:
             return
         self._seal("request", self._media, self._body, REQUEST)
-        if self._target != self._asked.path:  # what the rule does not name literally may name a person
+        if self._target != self.asked.path:  # what the rule does not name literally may name a person
             self._seal("target", "text/plain", self._target.encode("utf-8", "surrogateescape"), TARGET)
         self._body = b""
 
