@@ -105,6 +105,7 @@ def _configuration(port: int, upstream_port: int, workers: int) -> str:
                     "prefix": "/",
                     "upstream": f"http://127.0.0.1:{upstream_port}",
                     "evidence": "strict",
+                    "protocol": "openai",
                     "explain": {"when": "never"},
                 }
             ],

@@ -237,9 +237,13 @@ class Journal:
         """A fresh UUIDv7, greater than those before it."""
         return self._ids.new()
 
-    def new_key(self) -> PartKey:
-        """A fresh key for the parts of one entry; hand it to the appends that carry them."""
-        key_id = self._ids.new()
+    def new_key(self, key_id: str | None = None) -> PartKey:
+        """A fresh key for the parts of one entry; hand it to the appends that carry them.
+
+        ``key_id`` is an id of this journal's that names no other key; without it the key gets one of its own.
+        """
+        if key_id is None:
+            key_id = self._ids.new()
         return PartKey(key_id, Sealer(self._random.take(DEK_BYTES), key_id, self.origin))
 
     def append(

@@ -98,6 +98,7 @@ class Handler:
         self._own = own
         self._log = log
         self._heads = Heads()
+        self._now = asyncio.get_running_loop().time
         self.draining = False
 
     async def __call__(self, request: Inbound) -> Reply:
@@ -299,7 +300,7 @@ class Handler:
         self, request: Inbound, head: Head, body: bytes, recording: Recording | Unrecorded, seat: Seat | None
     ) -> Reply:
         """Ask the model and pass its answer on; the recording is closed in every case."""
-        received_at = asyncio.get_running_loop().time()
+        received_at = self._now()
         lane = head.lane
         answer = Answer(
             request,

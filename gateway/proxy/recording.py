@@ -232,7 +232,7 @@ class Recording:
 
     def _sealer(self) -> Sealer:
         if self._key is None:
-            self._key = self._journal.new_key()
+            self._key = self._journal.new_key(self.decision)
         return self._key.sealer
 
     def _append_chunk(self, chunk: StoredPart) -> asyncio.Future[None]:

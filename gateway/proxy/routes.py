@@ -24,6 +24,16 @@ REMEMBERED_MAX = 4096  # paths; beyond it all are forgotten, since who makes up 
 # what ends or splits a path for some servers: a fragment, a query, parameters of a segment, encoded or not
 _AMBIGUOUS = re.compile(rb"%2f|%5c|%[01][0-9a-f]|%7f|%23|%3b|%3f|[\\#;?]|[\x00-\x20\x7f]", re.IGNORECASE)
 _DOTS = re.compile(r"(^|/)\.{1,2}(/|$)")
+# what a protocol calls its own paths: they name nobody, so that entries may state them whatever the rule says
+_OF_THE_PROTOCOL = {
+    "openai": frozenset(
+        base + path
+        for base in ("", "/v1")
+        for path in ("/chat/completions", "/completions", "/responses", "/embeddings", "/models")
+    ),
+    "anthropic": frozenset(("/messages", "/v1/messages", "/v1/messages/count_tokens")),
+    "mlflow": frozenset(("/invocations",)),
+}
 _EMPTY_SEGMENT = "//"  # which some servers merge into one slash
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -32,8 +42,8 @@ _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 class Match:
     """Where one path goes: the route, what is recorded, and the upstream's path (base included, no query).
 
-    `stated` is all that entries say of the path in clear: the prefix and the pattern of the rule, since the rest may
-    name a person (`/customers/*/score`).
+    `stated` is all that entries say of the path in clear: the prefix, and the pattern of the rule, since the rest may
+    name a person (`/customers/*/score`), or a path that the route's protocol itself names.
     """
 
     route: Route
@@ -79,7 +89,8 @@ class Routes:
                 record, rule = next(
                     ((as_, glob) for pattern, as_, glob in rules if pattern.fullmatch(inside)), ("decision", "/**")
                 )
-                return Match(route, index, record, target.encode("ascii"), prefix + rule)
+                stated = inside if inside in _OF_THE_PROTOCOL.get(route.protocol, ()) else rule
+                return Match(route, index, record, target.encode("ascii"), prefix + stated)
         raise RouteUnknown("no route has a prefix that this path begins with")
 
 

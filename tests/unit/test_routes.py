@@ -128,3 +128,13 @@ def test_made_up_paths_do_not_fill_the_memory():
     for number in range(REMEMBERED_MAX + 10):
         routes.match(f"/m/{number}")
     assert len(routes._remembered) <= REMEMBERED_MAX
+
+
+def test_a_path_that_the_protocol_names_is_stated_and_any_other_is_not():
+    routes = Routes([route("chat", "/chat", protocol="openai"), route("plain", "/plain")])
+    assert routes.match("/chat/v1/chat/completions").stated == "/chat/v1/chat/completions"
+    assert routes.match("/chat/v1/chat/completions/123").stated == "/chat/**"
+    assert routes.match("/plain/v1/chat/completions").stated == "/plain/**"
+    none = [{"path": "/v1/models", "as": "none"}, {"path": "/**", "as": "call"}]
+    ruled = Routes([route("chat", "/chat", protocol="openai", record=none)])
+    assert (ruled.match("/chat/v1/models").record, ruled.match("/chat/v1/responses").record) == ("none", "call")
