@@ -30,6 +30,7 @@ from gateway.proxy.lanes import Models, lanes
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.own import Own
 from gateway.proxy.pool import Upstreams
+from gateway.proxy.readiness import Watch
 from gateway.proxy.recording import Recorder
 from gateway.proxy.routes import Routes
 from gateway.proxy.server import DataPlane
@@ -40,7 +41,6 @@ from storage.writer import JournalLimits
 
 TICK_S = 0.25  # how late a trickling head or an old chunk may be noticed
 LOOK_S = 1.0  # how often files of the host are looked at: keys and models
-UNATTENDED_S = 3.0  # a closing entry is on its way to the disk for milliseconds, not for so long
 STATE_S = 60.0  # refusals are stated in one entry a minute, so that nobody fills the disk with them
 BACKLOG = 1024
 GC_THRESHOLD = 20_000  # objects more than at the last look; the library's 700 are there with 64 calls under way
@@ -80,7 +80,6 @@ class Worker:
         self._syscalls = syscalls
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
-        self._unattended_since = 0.0  # on the loop's clock; 0: each open call is under way here
         self.port = 0
 
     async def start(self, *, reuse_port: bool = True) -> None:
@@ -124,6 +123,15 @@ class Worker:
         self._gauges = Gauges(
             self._shard, self.counts, self._lanes, deployment=settings.deployment, config=configuration.digest
         )
+        self._watch = Watch(
+            data,
+            journal=self.journal,
+            gauge=self._gauge,
+            budget=self._budget,
+            known=self._known,
+            lanes=self._lanes,
+            draining=lambda: self._stopping,
+        )
         self._handler = Handler(
             bounds=Bounds(
                 header_bytes_max=gateway.header_bytes_max,
@@ -139,7 +147,7 @@ class Worker:
             gauge=self._gauge,
             counts=self.counts,
             log=self._log,
-            own=Own(data, self.counts, self._problems, scrapers=Scrapers(settings.metrics.allow)),
+            own=Own(data, self.counts, self._watch.now, scrapers=Scrapers(settings.metrics.allow)),
         )
         self._plane = DataPlane(
             self._handler,
@@ -148,6 +156,7 @@ class Worker:
             on_refusal=self._handler.refused,
             seen=self._handler.seen,
         )
+        await self._watch.look()
         try:
             await self._listen(reuse_port=reuse_port)
         except OSError:
@@ -216,7 +225,7 @@ class Worker:
             await asyncio.sleep(LOOK_S)
             await self._known.refresh()
             await asyncio.to_thread(self._models.look)
-            self._compare(loop.time())
+            await self._watch.look()
             self._publish()
             if loop.time() - stated >= STATE_S:
                 stated = loop.time()
@@ -233,51 +242,18 @@ class Worker:
         self.counts.pace(self._shard, journal.pace)
         self._gauges.set(
             Held(
-                ready=not self._problems(),
+                ready=self._watch.now().status != "unready",
                 under_way=self._gauge.now,
-                unattended=max(0, self._open_calls() - self._gauge.now) if self._is_unattended() else 0,
+                unattended=self._watch.unattended,
                 memory_bytes=self._budget.held_bytes,
                 pending_bytes=journal.pending_bytes,
                 space_ratio=journal.disk_share,
             )
         )
 
-    def _is_unattended(self) -> bool:
-        since = self._unattended_since
-        return bool(since) and asyncio.get_running_loop().time() - since >= UNATTENDED_S
-
-    def _compare(self, now: float) -> None:
-        """Hold the journal's open calls against those under way, which are counted where they are handled.
-
-        That accepted is closed, open and lost together holds by construction, since open is derived. This does not.
-        """
-        if self._open_calls() <= self._gauge.now:
-            self._unattended_since = 0.0
-        elif not self._unattended_since:
-            self._unattended_since = now
-
-    def _open_calls(self) -> int:
-        counters = self.journal.counters
-        return counters.accepted - counters.closed - counters.lost
-
     def _state(self) -> None:
         if not self.journal.stopped.done():
             self._recorder.state_refusals(self.counts.refusals())
-
-    def _problems(self) -> list[str]:
-        problems = []
-        if self.journal.stopped.done():
-            problems.append("the journal writes no more; the worker must be started again")
-        if self._is_unattended():
-            problems.append(
-                f"{self._open_calls()} calls are open in the journal and {self._gauge.now} are under way: "
-                "an entry is owed"
-            )
-        if self._known.problem is not None:
-            problems.append(f"application keys: {self._known.problem}")
-        if self._stopping:
-            problems.append("the worker is draining")
-        return problems
 
 
 async def run(configuration: Configuration, shard: str, *, reuse_port: bool = True) -> int:

@@ -13,15 +13,16 @@ from gateway.proxy.counts import Counts
 from gateway.proxy.errors import RouteUnknown
 from gateway.proxy.headers import status_line
 from gateway.proxy.inbound import Inbound, Reply
+from gateway.proxy.readiness import Readiness
 
 
 class Own:
-    """Answers the worker's own paths; `problems()` says, in sentences, why it should get no calls."""
+    """Answers the worker's own paths; `readiness()` says how the worker is."""
 
-    def __init__(self, data: Path, counts: Counts, problems: Callable[[], list[str]], *, scrapers: Scrapers) -> None:
+    def __init__(self, data: Path, counts: Counts, readiness: Callable[[], Readiness], *, scrapers: Scrapers) -> None:
         self._data = data
         self._counts = counts
-        self._problems = problems
+        self._readiness = readiness
         self._scrapers = scrapers
 
     async def answer(self, path: str, request: Inbound, *, keep_alive: bool) -> Reply:
@@ -38,9 +39,9 @@ class Own:
             case "/-/healthz":
                 status, media, body = 200, "application/json", b'{"status":"alive"}'
             case "/-/readyz":
-                problems = self._problems()
-                status, media = (503 if problems else 200), "application/json"
-                body = orjson.dumps({"status": "unready" if problems else "ready", "problems": problems})
+                readiness = self._readiness()
+                status, media = (503 if readiness.status == "unready" else 200), "application/json"
+                body = orjson.dumps(readiness.as_json())
             case "/-/metrics":
                 self._scrapers.check(request.peer, request.head.headers)
                 self._counts.publish()

@@ -272,7 +272,12 @@ async def test_a_large_request_is_sealed_in_pieces_and_opens_whole(tmp_path: Pat
 async def test_our_own_paths_say_how_the_worker_is(tmp_path: Path):
     async with Upstream(good) as model, working(configuration(tmp_path, model.url)) as worker, Client.to(worker) as c:
         assert (await c.ask("GET", "/-/healthz", b"")).json() == {"status": "alive"}
-        assert (await c.ask("GET", "/-/readyz", b"")).json() == {"status": "ready", "problems": []}
+        ready = (await c.ask("GET", "/-/readyz", b"")).json()
+        assert (ready["status"], ready["problems"]) == ("ready", [])
+        keeper = ready["checks"].pop("keeper")
+        assert (keeper["status"], keeper["problem"].startswith("no keeper has run here yet")) == ("info", True)
+        names = ["journal", "entries", "disk", "memory", "calls", "keys", "drain"]
+        assert ready["checks"] == {name: {"status": "ok"} for name in names}
         assert (await c.ask("HEAD", "/-/readyz", b"")).status == 200
         assert (await c.ask("GET", "/-/else", b"")).code == "route_unknown"
         assert (await c.ask("POST", "/-/healthz")).code == "route_unknown"

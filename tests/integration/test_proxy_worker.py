@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from config.processes import start
-from gateway.proxy import app
+from gateway.proxy import app, readiness
 from gateway.proxy.app import run
 from gateway.proxy.recording import Recorder
 from storage.errors import EntryTooLarge
@@ -168,7 +168,7 @@ async def test_a_call_that_is_open_though_nobody_handles_it_makes_the_worker_unr
     async with Upstream(good) as model, working(configuration(tmp_path, model.url)) as worker, Client.to(worker) as c:
         assert (await c.ask()).status == 200
         worker.journal.admit("default", "m", bytes_expected=0, may_pass=False)
-        async with asyncio.timeout(app.UNATTENDED_S + 5):
+        async with asyncio.timeout(readiness.UNATTENDED_S + 5):
             while not (problems := (await c.ask("GET", "/-/readyz", b"")).json()["problems"]):
                 await asyncio.sleep(0.1)
         assert problems == ["1 calls are open in the journal and 0 are under way: an entry is owed"]
