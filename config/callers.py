@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from config.fields import Seconds, Section, is_http_url, is_loopback
+from config.fields import Name, Scope, Seconds, Section, is_http_url, is_loopback
 
 
 class Issuer(Section):
@@ -24,6 +24,7 @@ class Issuer(Section):
     tenant_claim: str = "tenant"
     roles_claim: str = "roles"
     app_claim: str = "app"
+    scope_claim: str = "scope"  # RFC 8693 §4.2; where it is missing, `scp` is read, which some issuers write
 
     @model_validator(mode="after")
     def _keys_arrive_unaltered(self) -> Self:
@@ -35,11 +36,42 @@ class Issuer(Section):
         return self
 
 
+class ClientCertificate(Section):
+    """A client certificate that speaks for an application: by one of its names, or by itself."""
+
+    san: str | None = Field(
+        default=None, min_length=1, max_length=253
+    )  # a subject alternative name: DNS, URI or e-mail
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")  # of the certificate's DER bytes
+    app: Name
+    tenant: Name | None = None
+    scopes: tuple[Scope, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_way_to_know_it(self) -> Self:
+        if (self.san is None) == (self.sha256 is None):
+            raise ValueError("san: a certificate is known by san or by sha256, and by one of them alone")
+        return self
+
+
 class Callers(Section):
     """How applications prove who they are."""
 
-    mode: Literal["keys", "jwt", "jwt+keys", "open"] = "keys"
+    mode: Literal["keys", "jwt", "jwt+keys", "certificates", "open"] = "keys"
     issuers: tuple[Issuer, ...] = ()
+    certificates: tuple[ClientCertificate, ...] = Field(default=(), max_length=10_000)
+
+    @model_validator(mode="after")
+    def _certificates_where_they_count(self) -> Self:
+        if self.mode == "certificates" and not self.certificates:
+            raise ValueError("certificates: mode certificates needs at least one")
+        if self.mode != "certificates" and self.certificates:
+            raise ValueError(f"certificates: mode {self.mode} does not look at them")
+        known = [each.san or each.sha256 for each in self.certificates]
+        twice = sorted({name for name in known if name is not None and known.count(name) > 1})
+        if twice:
+            raise ValueError(f"certificates: {twice[0]} speaks for more than one application")
+        return self
 
     @model_validator(mode="after")
     def _issuers_where_tokens_count(self) -> Self:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from config.extract import Extract, PathExpression
-from config.fields import CREDENTIAL_HEADERS, HeaderName, HttpUrl, Name, Seconds, SecretReference, Section
+from config.fields import CREDENTIAL_HEADERS, HeaderName, HttpUrl, Name, Scope, Seconds, SecretReference, Section
 
 
 class UpstreamAuth(Section):
@@ -136,6 +136,7 @@ class Route(Section):
     evidence: Literal["strict"] = "strict"
     record: tuple[RecordRule, ...] = (RecordRule.model_validate({"path": "/**", "as": "decision"}),)
     capture: Capture = Capture()
+    scopes: tuple[Scope, ...] = ()  # a caller must have all of them
     protocol: Literal["generic", "openai", "anthropic", "inference-v2", "kserve-v1", "mlflow"] = "generic"
     batch: Literal["none", "rows"] = "none"  # rows: one entry for each row of a call
     extract: Extract | None = None

@@ -17,11 +17,28 @@ from config.operations import Log, Metrics
 from config.route import Route
 
 
+class ListenerTls(Section):
+    """Who the gateway is to its callers, and whom it believes among them; PEM files, relative to the configuration."""
+
+    certificate: Path  # with its chain; read again when the file changes
+    key: Path
+    password: SecretReference | None = None  # of the key
+    client_ca: Path | None = None  # the authorities of callers' certificates
+    client_certificates: Literal["none", "optional", "required"] = "none"
+
+    @model_validator(mode="after")
+    def _authorities_where_certificates_count(self) -> Self:
+        if (self.client_certificates == "none") != (self.client_ca is None):
+            raise ValueError("client_ca: given where client_certificates is optional or required, and only there")
+        return self
+
+
 class Gateway(Section):
     """The data plane: where it listens and what it holds at most."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    tls: ListenerTls | None = None
     workers: int = Field(default=1, ge=1, le=64)
     body_bytes_max: int = Field(default=10 * MIB, ge=KIB, le=GIB)
     parse_bytes_max: int = Field(default=MIB, ge=KIB, le=64 * MIB)  # a larger body is recorded, never parsed
@@ -131,6 +148,16 @@ class Settings(Section):
             raise ValueError(f"callers.mode: open is for loopback only, and gateway.host is {self.gateway.host}")
         if self.desk.developer and self.callers.mode != "open":
             raise ValueError(f"desk.developer: expected false while callers.mode is {self.callers.mode}")
+        return self
+
+    @model_validator(mode="after")
+    def _callers_can_show_what_is_asked(self) -> Self:
+        tls = self.gateway.tls
+        if self.callers.mode == "certificates" and (tls is None or tls.client_certificates == "none"):
+            raise ValueError("callers.mode: certificates needs gateway.tls.client_certificates optional or required")
+        for route in self.routes:
+            if route.scopes and self.callers.mode == "open":
+                raise ValueError(f"routes.{route.name}.scopes: nobody has scopes while callers.mode is open")
         return self
 
     @model_validator(mode="after")

@@ -60,6 +60,7 @@ class VerifiedToken:
     app: str | None
     tenant: str | None
     roles: frozenset[str]
+    scopes: frozenset[str]
     expires_s: int
     claims: Mapping[str, Any]
 
@@ -242,10 +243,7 @@ def _refusal(problem: PyJWTError) -> TokenError:
 
 
 def _verified(claims: dict[str, Any], issuer: Issuer) -> VerifiedToken:
-    roles = claims.get(issuer.roles_claim, [])
-    roles = roles.split() if isinstance(roles, str) else roles
-    if not isinstance(roles, list) or not all(isinstance(role, str) and len(role) <= NAME_CHARS_MAX for role in roles):
-        raise TokenError(f"the token's {issuer.roles_claim} is not a list of names", code="token_claims")
+    scope_claim = issuer.scope_claim if issuer.scope_claim in claims else "scp"
     subject = _name(claims, "sub")
     if not subject:
         raise TokenError("the token's subject is empty", code="token_claims")
@@ -254,10 +252,19 @@ def _verified(claims: dict[str, Any], issuer: Issuer) -> VerifiedToken:
         subject=subject,
         app=_name(claims, issuer.app_claim),
         tenant=_name(claims, issuer.tenant_claim),
-        roles=frozenset(roles),
+        roles=_names(claims, issuer.roles_claim),
+        scopes=_names(claims, scope_claim),
         expires_s=int(claims["exp"]),
         claims=MappingProxyType(claims),
     )
+
+
+def _names(claims: Mapping[str, Any], claim: str) -> frozenset[str]:
+    names = claims.get(claim, [])
+    names = names.split() if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) and len(name) <= NAME_CHARS_MAX for name in names):
+        raise TokenError(f"the token's {claim} is not a list of names", code="token_claims")
+    return frozenset(names)
 
 
 def _name(claims: Mapping[str, Any], claim: str) -> str | None:

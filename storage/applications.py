@@ -4,7 +4,8 @@
 application's name and tenant, and SHA-256 of the key (256 random bits need no salt and no slow hash). It is
 rewritten whole, by atomic rename, under a lock; gateways look at it each second.
 
-    {"v": 1, "keys": [{"id", "app", "tenant", "sha256": hex, "created_ns": "…", "revoked_ns": "…" | null}, …]}
+    {"v": 1, "keys": [{"id", "app", "tenant", "sha256": hex, "created_ns": "…", "revoked_ns": "…" | null,
+                       "scopes": [...] (none where it is missing)}, …]}
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ FILE = "applications.json"
 PREFIX = "ans_"
 KEY_BYTES = 32
 KEYS_MAX = 10_000  # about 2 MB to read when it changes
+SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,64}")  # RFC 6749 §3.3
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -52,6 +54,7 @@ class Application:
     sha256: str
     created_ns: int
     revoked_ns: int | None = None
+    scopes: tuple[str, ...] = ()
 
     @property
     def created(self) -> str:
@@ -64,8 +67,8 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def create(data: Path, *, app: str, tenant: str, now_ns: int) -> str:
-    """Make a key for `app` and return it; this is the only time that it can be seen.
+def create(data: Path, *, app: str, tenant: str, now_ns: int, scopes: Sequence[str] = ()) -> str:
+    """Make a key for `app` and return it; this is the only time that it can be seen. `scopes` open routes that ask.
 
     The key is durable on return and good on every gateway of this host within two seconds.
 
@@ -75,13 +78,19 @@ def create(data: Path, *, app: str, tenant: str, now_ns: int) -> str:
     for what, name in (("application", app), ("tenant", tenant)):
         if not NAME.fullmatch(name):
             raise ApplicationsError(f"{what} {name!r}: letters, digits, dot, dash and underscore, at most 64")
+    for scope in scopes:
+        if not SCOPE.fullmatch(scope):
+            raise ApplicationsError(f"scope {scope!r}: printable ASCII without space, quote and backslash, at most 64")
     key = PREFIX + secrets.token_urlsafe(KEY_BYTES)
     with _locked(data):
         known = _read_all(data)
         if len(known) >= KEYS_MAX:
             raise ApplicationsError(f"there are {KEYS_MAX} keys already; revoked ones stay in the file for the record")
         key_id = "key-" + secrets.token_hex(6)
-        known.append(Application(id=key_id, app=app, tenant=tenant, sha256=digest(key), created_ns=now_ns))
+        made = Application(
+            id=key_id, app=app, tenant=tenant, sha256=digest(key), created_ns=now_ns, scopes=tuple(sorted(set(scopes)))
+        )
+        known.append(made)
         _write(data, known)
     return key
 
@@ -137,10 +146,17 @@ def _parsed(row: dict[str, object]) -> Application:
         sha256=str(row["sha256"]),
         created_ns=int(str(row["created_ns"])),
         revoked_ns=None if revoked is None else int(str(revoked)),
+        scopes=_scopes(row.get("scopes", [])),
     )
     if not (NAME.fullmatch(known.app) and NAME.fullmatch(known.tenant) and _HEX_SHA256.fullmatch(known.sha256)):
         raise ValueError(f"key {known.id} has a field that is none")
     return known
+
+
+def _scopes(listed: object) -> tuple[str, ...]:
+    if not isinstance(listed, list) or not all(isinstance(each, str) and SCOPE.fullmatch(each) for each in listed):
+        raise ValueError("scopes are not a list of names")
+    return tuple(listed)
 
 
 def _write(data: Path, keys: list[Application]) -> None:
@@ -152,6 +168,7 @@ def _write(data: Path, keys: list[Application]) -> None:
             "sha256": key.sha256,
             "created_ns": str(key.created_ns),
             "revoked_ns": None if key.revoked_ns is None else str(key.revoked_ns),
+            "scopes": list(key.scopes),
         }
         for key in keys
     ]

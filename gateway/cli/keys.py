@@ -20,21 +20,28 @@ DESK_ROLES = ("support", "compliance", "dpo", "regulator", "model_owner", "admin
 def create(
     app_name: Annotated[str, typer.Option("--app", help="The application's name; it stands on every entry.")],
     tenant: Annotated[str | None, typer.Option(help="The tenant; default: the configuration's.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="Opens routes that ask for it; may be repeated.")] = None,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
     """Create a key for an application and print it once; only its hash is stored."""
     loaded = configuration(config, data)
-    key = applications.create(loaded.data, app=app_name, tenant=tenant or loaded.settings.tenant, now_ns=time.time_ns())
+    key = applications.create(
+        loaded.data,
+        app=app_name,
+        tenant=tenant or loaded.settings.tenant,
+        now_ns=time.time_ns(),
+        scopes=scope or (),
+    )
     typer.echo(key)
 
 
 @app.command("list")
 def list_(config: ConfigOption = None, data: DataOption = None) -> None:
     """List the applications that have a key, never the keys."""
-    table = Table("key", "application", "tenant", "created")
+    table = Table("key", "application", "tenant", "scopes", "created")
     for known in applications.read(configuration(config, data).data):
-        table.add_row(known.id, known.app, known.tenant, known.created)
+        table.add_row(known.id, known.app, known.tenant, " ".join(known.scopes), known.created)
     Console().print(table)
 
 

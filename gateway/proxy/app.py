@@ -28,6 +28,7 @@ from gateway.proxy.gauges import Gauges, Held
 from gateway.proxy.handler import Bounds, Handler
 from gateway.proxy.lanes import Models, lanes
 from gateway.proxy.limits import Budget, Gauge
+from gateway.proxy.listening import Listener
 from gateway.proxy.own import Own
 from gateway.proxy.pool import Upstreams
 from gateway.proxy.readiness import Watch
@@ -99,6 +100,7 @@ class Worker:
         self._budget = Budget(gateway.pending_bytes_max)
         self._known = Applications(data)
         self._models = Models(data)
+        self._listener = None if gateway.tls is None else Listener(gateway.tls, configuration)
         self._callers = Callers(
             settings.callers,
             tenant=settings.tenant,
@@ -129,6 +131,7 @@ class Worker:
             gauge=self._gauge,
             budget=self._budget,
             known=self._known,
+            listener=self._listener,
             lanes=self._lanes,
             draining=lambda: self._stopping,
         )
@@ -196,8 +199,11 @@ class Worker:
     async def _listen(self, *, reuse_port: bool) -> None:
         gateway = self._configuration.settings.gateway
         loop = asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if self._listener is not None:
+            tls = {"ssl": self._listener.context, "ssl_handshake_timeout": gateway.header_timeout_s}
         self._server = await loop.create_server(
-            self._plane, gateway.host, gateway.port, reuse_port=reuse_port, backlog=BACKLOG
+            self._plane, gateway.host, gateway.port, reuse_port=reuse_port, backlog=BACKLOG, **tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._upstreams.start()
@@ -225,6 +231,8 @@ class Worker:
             await asyncio.sleep(LOOK_S)
             await self._known.refresh()
             await asyncio.to_thread(self._models.look)
+            if self._listener is not None:
+                await asyncio.to_thread(self._listener.look)
             await self._watch.look()
             self._publish()
             if loop.time() - stated >= STATE_S:

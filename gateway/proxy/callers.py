@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from config.callers import Callers as CallerSettings
+from config.callers import ClientCertificate
 from config.errors import AnswerableError
 from gateway.proxy.errors import Unauthenticated
 from gateway.proxy.exchange import Caller
 from gateway.proxy.headers import RawHeaders, lowered
+from gateway.proxy.inbound import Certificate, Inbound
 from gateway.tokens import Tokens, VerifiedToken
 from storage import applications
 
@@ -47,7 +49,7 @@ class Applications:
         if key in self._remembered:
             return self._remembered[key]
         known = self._known.get(applications.digest(key.decode("latin-1")))
-        found = None if known is None else Caller(tenant=known.tenant, app=known.app, actor=f"app:{known.app}")
+        found = None if known is None else _application(known.app, known.tenant, known.scopes)
         if len(self._remembered) >= KEYS_REMEMBERED_MAX:
             self._remembered.clear()
         self._remembered[key] = found
@@ -74,6 +76,40 @@ class Applications:
             self.problem = str(error)
 
 
+class Certificates:
+    """Client certificates that speak for applications; the handshake has checked them against `client_ca`."""
+
+    def __init__(self, settings: Sequence[ClientCertificate], *, tenant: str) -> None:
+        """`tenant` is that of certificates which name none."""
+        self._known = {
+            each.san or each.sha256: _application(each.app, each.tenant or tenant, each.scopes) for each in settings
+        }
+
+    def caller(self, request: Inbound) -> Caller:
+        """Who the connection's certificate speaks for; asked once for each connection.
+
+        Raises:
+            Unauthenticated: it showed none, or one that is not listed.
+        """
+        wire = request.wire
+        if wire.certified is None or wire.certified[0] is not self:
+            wire.certified = self, self._find(request.certificate)
+        return wire.certified[1]
+
+    def _find(self, shown: Certificate | None) -> Caller:
+        if shown is None:
+            raise Unauthenticated("the connection shows no client certificate", code="certificate_missing")
+        for name in (shown.sha256, *shown.names):
+            found = self._known.get(name)
+            if found is not None:
+                return found
+        raise Unauthenticated(
+            "the client certificate speaks for no application",
+            code="certificate_unknown",
+            advice="List one of its subject alternative names, or its SHA-256, under callers.certificates.",
+        )
+
+
 class Callers:
     """Authenticates requests by the configured mode."""
 
@@ -94,6 +130,9 @@ class Callers:
         self._known = known
         self._pseudonym = pseudonym
         self._anybody = Caller(tenant=tenant, app="open", actor="app:open")
+        self._certified = (
+            Certificates(settings.certificates, tenant=tenant) if settings.mode == "certificates" else None
+        )
 
     def credential(self, headers: RawHeaders) -> bytes | None:
         """What is to be asked about below; None where nobody has to show anything, or nothing is shown.
@@ -101,16 +140,18 @@ class Callers:
         Raises:
             Unauthenticated: it is of a scheme that is not known.
         """
-        return None if self._open else credential_in(headers)
+        return None if self._open or self._certified is not None else credential_in(headers)
 
-    def by_key(self, credential: bytes | None) -> Caller | None:
-        """The caller, where nothing has to be waited for: `open`, or an application key. None: ask `by_token`.
+    def by_key(self, credential: bytes | None, request: Inbound) -> Caller | None:
+        """The caller, where nothing has to be waited for: `open`, a certificate or a key. None: ask `by_token`.
 
         Raises:
-            Unauthenticated: no credential, or a key that is none.
+            Unauthenticated: no credential, or a key or certificate that is none.
         """
         if self._open:
             return self._anybody
+        if self._certified is not None:
+            return self._certified.caller(request)
         if credential is None:
             raise Unauthenticated("the request carries no credential")
         if credential.startswith(b"ans_"):
@@ -141,10 +182,14 @@ class Callers:
     def _speaker(self, token: VerifiedToken) -> Caller:
         tenant = token.tenant or self._tenant
         if token.app is not None:
-            return Caller(tenant=tenant, app=token.app, actor=f"app:{token.app}")
+            return _application(token.app, tenant, token.scopes)
         # without an app claim the subject may be a person, who appears in entries under a pseudonym only
         person = self._pseudonym(tenant, "actor", f"{token.issuer}|{token.subject}")
-        return Caller(tenant=tenant, app="token", actor=f"subject:{person}")
+        return Caller(tenant=tenant, app="token", actor=f"subject:{person}", scopes=token.scopes)
+
+
+def _application(app: str, tenant: str, scopes: Iterable[str]) -> Caller:
+    return Caller(tenant=tenant, app=app, actor=f"app:{app}", scopes=frozenset(scopes))
 
 
 def credential_in(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:

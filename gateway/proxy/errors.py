@@ -22,6 +22,18 @@ class Unauthenticated(AnswerableError):
     advice = "Send an application key or a token as `Authorization: Bearer …`."
 
 
+class Forbidden(AnswerableError):
+    """Who calls is known, and may not call this route; `challenge` is what it lacks, as RFC 6750 §3 spells it."""
+
+    code = "scope_missing"
+    status = 403
+    advice = "Ask whoever runs this gateway for a key or token with the scopes that the message names."
+
+    def __init__(self, message: str, *, challenge: str) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
 class RouteUnknown(AnswerableError):
     """No route has a prefix that the path begins with."""
 

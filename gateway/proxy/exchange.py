@@ -33,11 +33,12 @@ _OURS = b"answerable-"
 
 
 class Caller(NamedTuple):
-    """One authenticated caller; `actor` is how entries name it."""
+    """One authenticated caller; `actor` is how entries name it, `scopes` open routes to it."""
 
     tenant: str
     app: str
     actor: str
+    scopes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,10 +146,13 @@ class Handler:
             credential = self._callers.credential(message.raw_headers)
         else:
             credential = head.credential
-        caller = self._callers.by_key(credential)
+        caller = self._callers.by_key(credential, request)
         if caller is None:
             caller = await self._callers.by_token(credential)
         match = self._routes.match(path) if head is None else head.match
+        lane = self._lanes[match.index]
+        if lane.scopes is not None:
+            lane.check_scopes(caller)
         self._gauge.enter()
         try:
             if head is None:

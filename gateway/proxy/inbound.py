@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import ssl
 import struct
 from collections.abc import Callable
-from typing import cast
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, cast
 
 import orjson
 from aiohttp import web
@@ -20,13 +23,25 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from config.errors import AnswerableError
+from gateway.proxy.errors import Forbidden
 from gateway.proxy.framing import Cut
 from gateway.proxy.headers import status_line
-from gateway.proxy.heads import Head
+
+if TYPE_CHECKING:  # they need requests at run time, and a request does not need them
+    from gateway.proxy.heads import Head
+    from gateway.proxy.server import Wire
 
 RETRY_AFTER_S = 1
 STALLED_S = 60.0  # a caller that takes nothing for so long is cut
 _LINGER_NOT = struct.pack("ii", 1, 0)  # close with RST, whatever is unsent
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A client certificate as the handshake left it: hex SHA-256 of its DER bytes, its subject alternative names."""
+
+    sha256: str
+    names: tuple[str, ...]
 
 
 class Whole:
@@ -88,6 +103,22 @@ class Inbound(web.BaseRequest):
         transport = self._protocol.transport
         name = None if transport is None else transport.get_extra_info("peername")
         return str(name[0]) if isinstance(name, tuple) else None
+
+    @property
+    def wire(self) -> Wire:
+        """The connection that it came on."""
+        return cast("Wire", self._protocol)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate that the caller's connection has shown, checked by the handshake."""
+        transport = self._protocol.transport
+        tls: ssl.SSLObject | None = None if transport is None else transport.get_extra_info("ssl_object")
+        raw = None if tls is None else tls.getpeercert(binary_form=True)
+        if tls is None or raw is None:
+            return None
+        named = cast("dict[str, tuple[tuple[str, str], ...]]", tls.getpeercert() or {})
+        return Certificate(sha256(raw).hexdigest(), tuple(value for _, value in named.get("subjectAltName", ())))
 
     @property
     def keeps_alive(self) -> bool:
@@ -195,6 +226,8 @@ def error_reply(
     lines = [status_line(error.status), b"Content-Type: application/json\r\nCache-Control: no-store\r\n", extra]
     if error.status == 401:
         lines.append(b'WWW-Authenticate: Bearer realm="answerable"\r\n')
+    if isinstance(error, Forbidden):
+        lines.append(b"WWW-Authenticate: %b\r\n" % error.challenge.encode("ascii"))
     if error.status == 503:
         lines.append(b"Retry-After: %d\r\n" % getattr(error, "retry_after_s", RETRY_AFTER_S))
     if not keep_alive:

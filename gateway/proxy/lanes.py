@@ -18,8 +18,8 @@ from gateway.proxy.call import Limits
 from gateway.proxy.callers import CARRIERS
 from gateway.proxy.checking import watch
 from gateway.proxy.counts import Counts
-from gateway.proxy.errors import BadRequest
-from gateway.proxy.exchange import Capturing, Model, Terms
+from gateway.proxy.errors import BadRequest, Forbidden
+from gateway.proxy.exchange import Caller, Capturing, Model, Terms
 from gateway.proxy.exchangelog import Tell
 from gateway.proxy.limits import Budget
 from gateway.proxy.pool import Pool, Upstreams
@@ -90,6 +90,7 @@ class Lane:
             budget=budget,
             heads=AnswerHeads(dropped=answers_dropped, allowed=_allowed(route.forward.response)),
         )
+        self.scopes = frozenset(route.scopes) if route.scopes else None
         self.capturing = Capturing(route.capture, parse_bytes_max=settings.parse_bytes_max)
         self.terms = Terms(
             route=route.name, mode=route.evidence, retention=route.retention, config=configuration.digest
@@ -127,6 +128,19 @@ class Lane:
         if not heads.is_clean(head, 1 + self._fixed_lines + len(lines)) or b" " in target:
             raise BadRequest("the request's head holds control characters")
         return head
+
+    def check_scopes(self, caller: Caller) -> None:
+        """True on return: the caller has every scope that the route asks for.
+
+        Raises:
+            Forbidden: it lacks one.
+        """
+        if self.scopes is not None and not self.scopes <= caller.scopes:
+            asked = " ".join(sorted(self.scopes))
+            raise Forbidden(
+                f"this route asks for the scopes {asked}",
+                challenge=f'Bearer realm="answerable", error="insufficient_scope", scope="{asked}"',
+            )
 
     def watching(self) -> list[Coroutine[Any, Any, None]]:
         """The health checks of this route's replicas, each to be run until it is cancelled."""

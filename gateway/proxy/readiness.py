@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 from gateway.proxy.callers import Applications
 from gateway.proxy.lanes import Lane
 from gateway.proxy.limits import Budget, Gauge
+from gateway.proxy.listening import Listener
 from storage.journal import Journal
 
 Status = Literal["ok", "info", "degraded", "unready"]
@@ -87,6 +88,7 @@ class Watch:
         gauge: Gauge,
         budget: Budget,
         known: Applications,
+        listener: Listener | None,
         lanes: Sequence[Lane],
         draining: Callable[[], bool],
     ) -> None:
@@ -95,6 +97,7 @@ class Watch:
         self._gauge = gauge
         self._budget = budget
         self._known = known
+        self._listener = listener
         self._lanes = lanes
         self._draining = draining
         self._unattended_since = 0.0  # on the loop's clock; 0: each open call is under way here
@@ -129,6 +132,7 @@ class Watch:
                 self._memory(),
                 self._connections(),
                 self._keys(),
+                self._certificate(),
                 *self._upstreams(),
                 self._keeper(),
                 Check("drain", "unready", "the worker is draining") if self._draining() else Check("drain", "ok"),
@@ -174,6 +178,11 @@ class Watch:
             said = f"{self._gauge.now} calls are under way: more are refused with 503 gateway_busy"
             return Check("calls", "degraded", said)
         return Check("calls", "ok")
+
+    def _certificate(self) -> Check:
+        if self._listener is not None and self._listener.problem is not None:
+            return Check("certificate", "degraded", self._listener.problem)
+        return Check("certificate", "ok")
 
     def _keys(self) -> Check:
         if self._known.problem is not None:

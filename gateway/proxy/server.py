@@ -20,6 +20,7 @@ from aiohttp.web_protocol import ERROR
 
 from config.errors import AnswerableError
 from gateway.proxy.errors import BadRequest, Busy, HeadTooLarge, RequestSlow
+from gateway.proxy.exchange import Caller
 from gateway.proxy.framing import Cut, cut
 from gateway.proxy.heads import Head
 from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_request_id
@@ -34,13 +35,14 @@ LINGERING_S = 2.0  # reading what a refused caller still sends, so that it gets 
 class Wire(web.RequestHandler):
     """One caller's connection."""
 
-    __slots__ = ("_cut", "_handle", "_head_bytes", "_head_since", "_made_at", "_owed_bytes", "_seen")
+    __slots__ = ("_cut", "_handle", "_head_bytes", "_head_since", "_made_at", "_owed_bytes", "_seen", "certified")
 
     def __init__(self, manager: DataPlane, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._head_since = 0.0
         self._head_bytes = 0
         self._made_at = 0.0
+        self.certified: tuple[object, Caller] | None = None  # whom its certificate speaks for, and who has said so
         self._cut: Cut | None = None  # how the message that waits came
         self._owed_bytes: int | None = 0  # until the parser is between two messages; None: nobody knows any more
         self._handle = manager.handler

@@ -276,7 +276,7 @@ async def test_our_own_paths_say_how_the_worker_is(tmp_path: Path):
         assert (ready["status"], ready["problems"]) == ("ready", [])
         keeper = ready["checks"].pop("keeper")
         assert (keeper["status"], keeper["problem"].startswith("no keeper has run here yet")) == ("info", True)
-        names = ["journal", "entries", "disk", "memory", "calls", "keys", "drain"]
+        names = ["journal", "entries", "disk", "memory", "calls", "keys", "certificate", "drain"]
         assert ready["checks"] == {name: {"status": "ok"} for name in names}
         assert (await c.ask("HEAD", "/-/readyz", b"")).status == 200
         assert (await c.ask("GET", "/-/else", b"")).code == "route_unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import ipaddress
 import ssl
 from dataclasses import dataclass
@@ -35,6 +36,44 @@ def authority(folder: Path) -> Authority:
     return made
 
 
+@dataclass(frozen=True)
+class Client:
+    """A caller's certificate and key, as PEM files, and the hex SHA-256 of the certificate."""
+
+    certificate: Path
+    key: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Signer:
+    """An authority that goes on signing."""
+
+    folder: Path
+    name: str
+    key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def made(cls, folder: Path, name: str = "callers") -> Signer:
+        key = ec.generate_private_key(ec.SECP256R1())
+        made = cls(folder, name, key)
+        made.ca.write_bytes(_signed(name, key, name, key, ca=True).public_bytes(Encoding.PEM))
+        return made
+
+    @property
+    def ca(self) -> Path:
+        return self.folder / f"{self.name}.ca.pem"
+
+    def client(self, name: str, *, hours: int = 1) -> Client:
+        """A certificate with the DNS name `name`; negative `hours`: it ended so long ago."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        leaf = _signed(name, key, self.name, self.key, ca=False, dns=name, hours=hours)
+        made = self.folder / f"{name}-{leaf.serial_number}.pem", self.folder / f"{name}-{leaf.serial_number}.key"
+        made[0].write_bytes(leaf.public_bytes(Encoding.PEM))
+        made[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return Client(*made, hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest())
+
+
 def server_context(made: Authority) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(made.certificate, made.key)
@@ -50,7 +89,14 @@ def demanding_context(made: Authority) -> ssl.SSLContext:
 
 
 def _signed(
-    name: str, key: ec.EllipticCurvePrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *, ca: bool
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    ca: bool,
+    dns: str | None = None,
+    hours: int = 1,
 ) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
     builder = (
@@ -59,11 +105,11 @@ def _signed(
         .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
+        .not_valid_before(now - dt.timedelta(hours=1 + abs(hours)))
+        .not_valid_after(now + dt.timedelta(hours=hours))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
     if not ca:
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        named = x509.IPAddress(ipaddress.ip_address("127.0.0.1")) if dns is None else x509.DNSName(dns)
+        builder = builder.add_extension(x509.SubjectAlternativeName([named]), critical=False)
     return builder.sign(issuer_key, SHA256())

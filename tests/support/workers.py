@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -74,8 +75,8 @@ class Client:
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, worker: Worker) -> AsyncIterator[Client]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+    async def to(cls, worker: Worker, tls: ssl.SSLContext | None = None) -> AsyncIterator[Client]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port, ssl=tls)
         try:
             yield cls(reader, writer)
         finally:
