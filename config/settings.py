@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from config.callers import Callers, Issuer
 from config.fields import GIB, KIB, MIB, HttpUrl, Name, Port, Seconds, SecretReference, Section, is_loopback
+from config.ledger import Ledger
 from config.operations import Log, Metrics
 from config.route import Route
 
@@ -78,13 +79,6 @@ class Keeper(Section):
     checkpoint_s: Seconds = 1
     lag_hours: float = Field(default=24, ge=0, le=24 * 36_500)  # a shipped segment stays this long …
     lag_bytes: int = Field(default=8 * GIB, ge=0, le=2**50)  # … or until so much is kept, whichever comes first
-
-
-class Ledger(Section):
-    """The log of logs and what stands outside of it."""
-
-    log_s: Seconds = 5  # between two leaves of one busy shard; a proof up to the log of logs takes as long
-    silent_s: Seconds = 180  # three missed heartbeats: a shard that says nothing for longer is a finding
 
 
 class Storage(Section):

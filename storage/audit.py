@@ -35,6 +35,7 @@ from storage.reading import SegmentTail
 from storage.seals import HeaderCheck, Opener
 from storage.tallies import Tallies
 from storage.tilecheck import check_tiles
+from storage.trust import TrustPolicy, check_authenticity
 from storage.verify import EntryCheck, Signature
 from storage.windows import PAGE_ROWS, Reader, Window, ahead
 
@@ -59,6 +60,7 @@ def audit(
     progress: Callable[[Progress], None] = lambda _: None,
     silent_ns: int = SILENT_NS,
     now_ns: int | None = None,
+    trust: TrustPolicy | None = None,
 ) -> Report:
     """Verify everything that is there.
 
@@ -70,6 +72,7 @@ def audit(
         progress: is told now and then how far it is.
         silent_ns: how long a shard that is not closed may say nothing before that is a finding.
         now_ns: the time by which the log of logs itself may be silent; None: that is not asked.
+        trust: the keys that the verifier brought himself; without them authenticity is not asked.
 
     Raises:
         StorageUnavailable: the database does not answer (any more): nothing can be told.
@@ -86,6 +89,9 @@ def audit(
     run.closings(findings)
     run.typed_rows(known, findings)
     check_shards(database, logs, findings, silent_ns=silent_ns, now_ns=now_ns)
+    if trust is not None:
+        for log in logs.values():
+            check_authenticity(database, trust, findings[log.name])
     claims = [claim for origin in sorted(findings) for claim in findings[origin].claims()]
     return Report(tuple(claims), sum(run.checked.values()), run.checked)
 

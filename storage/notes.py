@@ -58,7 +58,7 @@ class Checkpoint:
     def text(self) -> str:
         """The note text."""
         _check_name(self.origin)
-        return f"{self.origin}\n{self.size}\n{_b64(self.root)}\n"
+        return f"{self.origin}\n{self.size}\n{spell(self.root)}\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def key_id(name: str, public: bytes) -> bytes:
 def verifier_key(name: str, public: bytes) -> str:
     """The public key as one line, ``<name>+<hex key id>+<base64(type || key)>``, as Go's note package writes it."""
     _check_name(name)
-    return f"{name}+{key_id(name, public).hex()}+{_b64(ED25519 + public)}"
+    return f"{name}+{key_id(name, public).hex()}+{spell(ED25519 + public)}"
 
 
 def parse_verifier_key(line: str) -> tuple[str, bytes]:
@@ -90,7 +90,7 @@ def parse_verifier_key(line: str) -> tuple[str, bytes]:
     """
     name, _, rest = line.partition("+")
     identity, _, encoded = rest.partition("+")
-    raw = _unb64(encoded)
+    raw = unspell(encoded)
     _check_name(name)
     if len(raw) != 33 or raw[:1] != ED25519 or identity != key_id(name, raw[1:]).hex():
         raise Unverifiable(f"not an Ed25519 verifier key: {line[:120]!r}")
@@ -102,7 +102,7 @@ def sign(text: str, *, name: str, key: Ed25519PrivateKey) -> bytes:
     _check_name(name)
     _check_text(text)
     public = key.public_key().public_bytes_raw()
-    signature = _b64(key_id(name, public) + key.sign(text.encode()))
+    signature = spell(key_id(name, public) + key.sign(text.encode()))
     return f"{text}\n— {name} {signature}\n".encode()
 
 
@@ -125,7 +125,7 @@ def parse(note: bytes) -> Note:
     _check_text(text)
     if not 1 <= len(lines) <= SIGNATURES_MAX:
         raise Unverifiable(f"a note with {len(lines)} signature lines")
-    return Note(text, tuple(_signature(line) for line in lines))
+    return Note(text, tuple(signature_line(line) for line in lines))
 
 
 def verified(note: bytes, keys: Mapping[str, bytes]) -> str:
@@ -159,7 +159,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     lines = text.split("\n")
     if len(lines) != 4 or lines[3]:
         raise Unverifiable(f"a checkpoint of {len(lines) - 1} lines instead of 3")
-    origin, size, root = lines[0], _number(lines[1]), _unb64(lines[2])
+    origin, size, root = lines[0], number(lines[1]), unspell(lines[2])
     _check_name(origin)
     if len(root) != 32:
         raise Unverifiable(f"a root of {len(root)} bytes instead of 32")
@@ -182,9 +182,9 @@ def proof_text(proof: Proof) -> bytes:
     """The proof as c2sp.org/tlog-proof text."""
     lines = [_PROOF_HEAD]
     if proof.extra is not None:
-        lines.append(f"extra {_b64(proof.extra)}")
+        lines.append(f"extra {spell(proof.extra)}")
     lines.append(f"index {proof.index}")
-    lines += [_b64(node) for node in proof.path]
+    lines += [spell(node) for node in proof.path]
     return "\n".join(lines).encode() + b"\n\n" + proof.checkpoint
 
 
@@ -205,23 +205,24 @@ def parse_proof(text: bytes) -> Proof:
         raise Unverifiable(f"a proof that does not begin with {_PROOF_HEAD}")
     extra = None
     if lines and lines[0].startswith("extra "):
-        extra = _unb64(lines.pop(0).removeprefix("extra "))
+        extra = unspell(lines.pop(0).removeprefix("extra "))
     if not lines or not lines[0].startswith("index "):
         raise Unverifiable("a proof without an index")
-    index = _number(lines.pop(0).removeprefix("index "))
-    path = tuple(_unb64(line) for line in lines)
+    index = number(lines.pop(0).removeprefix("index "))
+    path = tuple(unspell(line) for line in lines)
     if len(path) > 63 or any(len(node) != 32 for node in path):
         raise Unverifiable("a proof with hashes of a wrong length or number")
     return Proof(index=index, path=path, checkpoint=checkpoint, extra=extra)
 
 
-def _signature(line: str) -> Signature:
+def signature_line(line: str) -> Signature:
+    """One signature line without its newline; raises Unverifiable."""
     dash, _, rest = line.partition(" ")
     name, _, encoded = rest.partition(" ")
     if dash != "—":
         raise Unverifiable("a signature line that does not begin with an em dash")
     _check_name(name)
-    raw = _unb64(encoded)
+    raw = unspell(encoded)
     if len(raw) < 5:
         raise Unverifiable("a signature line without a signature")
     return Signature(name, raw[:4], raw[4:])
@@ -237,22 +238,24 @@ def _check_text(text: str) -> None:
         raise Unverifiable("a note's text must end in a newline and hold no control characters")
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+    """A tree size or index in its one decimal spelling; raises Unverifiable."""
     if not _NUMBER.match(text) or int(text) > SIZE_MAX:
         raise Unverifiable(f"not a decimal number: {text[:40]!r}")
     return int(text)
 
 
-def _b64(raw: bytes) -> str:
+def spell(raw: bytes) -> str:
+    """Standard base64 with padding."""
     return base64.b64encode(raw).decode()
 
 
-def _unb64(text: str) -> bytes:
-    """Standard base64 with padding, in its one canonical spelling."""
+def unspell(text: str) -> bytes:
+    """The bytes of standard base64 with padding, in its one canonical spelling; raises Unverifiable."""
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise Unverifiable(f"not base64: {text[:80]!r}") from error
-    if _b64(raw) != text:
+    if spell(raw) != text:
         raise Unverifiable(f"not canonical base64: {text[:80]!r}")
     return raw

@@ -96,6 +96,29 @@ def inclusion_path(index: int, size: int, read: ReadTile) -> list[bytes]:
     return path[::-1]
 
 
+def consistency_path(old_size: int, size: int, read: ReadTile) -> list[bytes]:
+    """The proof that a tree of `size` leaves continues the one over its first `old_size` (RFC 6962 §2.1.2).
+
+    Raises:
+        Unverifiable: there is no such proof: `old_size` is larger, or zero.
+    """
+    if not 0 < old_size <= size:
+        raise Unverifiable(f"no consistency proof from a tree of {old_size} to one of {size}")
+    path: list[bytes] = []
+    low, high, whole = 0, size, True
+    while high != old_size:
+        middle = low + _split_point(high - low)
+        if old_size <= middle:
+            path.append(subtree_root(middle, high, size, read))
+            high = middle
+        else:
+            path.append(subtree_root(low, middle, size, read))
+            low, whole = middle, False
+    if not whole:
+        path.append(subtree_root(low, high, size, read))
+    return path[::-1]
+
+
 def subtree_root(low: int, high: int, size: int, read: ReadTile) -> bytes:
     """The root over the leaves [low, high) of a tree of `size`, for the ranges that RFC 6962 splits a tree into."""
     count = high - low

@@ -1,5 +1,6 @@
 """Reading and proving what was recorded."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -41,9 +42,18 @@ def _sentences(result: dict[str, Any]) -> str:
     return "\n".join(result["sentences"])
 
 
-def verify(*, config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
+def verify(
+    *,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    trust: Annotated[
+        Path | None, typer.Option(help="A trust policy (JSON): keys of logs, witnesses, time stamps that you brought.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Recompute leaves, tree and checkpoints from ClickHouse and the journal: exit 0 sound, 1 broken, 2 cannot tell."""
-    answer = ask(configuration(config, data), "verify", {})
+    arguments = {} if trust is None else {"trust": _policy(trust)}
+    answer = ask(configuration(config, data), "verify", arguments)
     if as_json:
         typer.echo(orjson.dumps(answer["result"]))
         raise typer.Exit(answer["exit"])
@@ -56,6 +66,20 @@ def verify(*, config: ConfigOption = None, data: DataOption = None, as_json: Jso
     Console(width=None if Console().is_terminal else 160).print(table)
     typer.echo({0: "sound", 1: "BROKEN", 2: "cannot tell"}[answer["exit"]])
     raise typer.Exit(answer["exit"])
+
+
+def _policy(path: Path) -> dict[str, Any]:
+    # imported when needed: it loads the database's client, which other commands leave to the keeper
+    from storage.errors import Unverifiable  # noqa: PLC0415
+    from storage.trust import TrustPolicy  # noqa: PLC0415
+
+    try:
+        policy = orjson.loads(path.read_bytes())
+        TrustPolicy.parse(policy)
+    except (OSError, ValueError, Unverifiable) as error:
+        advice = 'Its form is in storage/README.md, "Trust policy".'
+        raise ConfigError(f"{path}: not a trust policy: {error}", advice=advice) from error
+    return dict(policy)
 
 
 def migrate(config: ConfigOption = None, data: DataOption = None) -> None:

@@ -24,6 +24,7 @@ from gateway.keeper.verifying import verify
 from gateway.keeper.writing import Writer
 from storage.errors import StorageError
 from storage.migrate import migrate
+from storage.trust import TrustPolicy
 
 NEEDS_JOURNAL: Final = frozenset({"models-register", "why"})
 NEEDS_LOOPS: Final = frozenset({"settle", "status"})
@@ -113,7 +114,9 @@ class Commands:
     async def doctor(self, _: Mapping[str, Any]) -> Lines:
         """Everything that can be wrong on this host; exit 1 if something is."""
         await self._parts.library.look(discover=True)
-        checks = await asyncio.to_thread(health.examine, self._parts)
+        checks = await asyncio.to_thread(
+            health.examine, self._parts, None if self._keeper is None else self._keeper.anchoring
+        )
         failed = any(check.state == "fail" for check in checks)
         yield {"result": {"checks": [check.as_json() for check in checks]}, "exit": int(failed)}
 
@@ -130,10 +133,12 @@ class Commands:
         rows = await self._parts.shipping.alone(lambda projector: projector.rebuild(now_ns=time.time_ns()))
         yield {"result": {"rows": rows}, "exit": 0}
 
-    async def verify(self, _: Mapping[str, Any]) -> Lines:
-        """Recompute everything that was signed; exit 0 sound, 1 broken, 2 cannot tell."""
+    async def verify(self, arguments: Mapping[str, Any]) -> Lines:
+        """Recompute everything that was signed; exit 0 sound, 1 broken, 2 cannot tell. `trust`: a trust policy."""
+        policy = _optional(arguments, "trust", (dict,))
+        trust = None if policy is None else TrustPolicy.parse(policy)
         await self._parts.library.look(discover=True)
-        told = Told(lambda tell: verify(self._parts, tell))
+        told = Told(lambda tell: verify(self._parts, tell, trust))
         async for line in told.lines():
             yield line
         report = told.result

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.keeper.anchoring import Anchoring
 from gateway.keeper.parts import Parts
 from gateway.keeper.tail import Shelf
 from storage.errors import NothingRecorded, StorageError
@@ -34,13 +35,14 @@ class Check:
         return {"name": self.name, "state": self.state, "detail": self.detail}
 
 
-def examine(parts: Parts) -> list[Check]:
-    """Every check, in the order in which a person would look."""
+def examine(parts: Parts, anchoring: Anchoring | None = None) -> list[Check]:
+    """Every check, in the order in which a person would look; `anchoring` where a keeper runs it."""
     return [
         *_data(parts),
         _database(parts),
         *(check for shelf in parts.library.shelves for check in _shard(parts, shelf)),
         _log_of_logs(parts),
+        *(() if anchoring is None else _anchors(anchoring)),
         *_models(parts),
         _surface(parts),
     ]
@@ -106,6 +108,12 @@ def _log_of_logs(parts: Parts) -> Check:
     age_s = (time.time_ns() - rounds.signed.ts_ns) / 1e9
     detail = f"{rounds.signed.checkpoint.size} leaves, signed {age_s:.0f} s ago"
     return Check("log of logs", "warn" if age_s > parts.configuration.settings.ledger.silent_s else "ok", detail)
+
+
+def _anchors(anchoring: Anchoring) -> Iterator[Check]:
+    for name, problem, size in anchoring.states():
+        told = f"up to {size} leaves" if size else "nothing by this process yet"
+        yield Check(name, "ok" if problem is None else "warn", told if problem is None else f"{problem}; {told}")
 
 
 def _models(parts: Parts) -> Iterator[Check]:

@@ -11,6 +11,7 @@ import structlog
 from config.route import Route
 from explainers.pool import Pool
 from gateway.desk.app import Desk
+from gateway.keeper.anchoring import Anchoring
 from gateway.keeper.extraction import Extraction
 from gateway.keeper.figures import Figures
 from gateway.keeper.hosting import Host
@@ -76,6 +77,7 @@ class Keeper:
             job=self.schedule.job,
             problems=self.problems,
         ).desk()
+        self.anchoring = Anchoring.of(configuration, parts.shipping.rounds, parts.database)
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -121,6 +123,7 @@ class Keeper:
             "schedule": self.schedule.run(parts.library),
             "upkeep": self.upkeep.run(),
         }
+        loops |= self.anchoring.loops()
         self._tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
 
     @property

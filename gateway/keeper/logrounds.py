@@ -17,8 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.keeper import metrics
 from storage.clickhouse import Database
+from storage.copies import Copies
 from storage.errors import Unverifiable
-from storage.ledger import Signed
+from storage.ledger import RolledBackError, Signed
+from storage.logleaves import log_name
 from storage.logoflogs import LogOfLogs, Source
 
 RETRY_S: Final = 1.0  # between rounds that were due at once
@@ -37,6 +39,28 @@ class LogRounds:
         self._log: LogOfLogs | None = None
         self._round_s = float("-inf")
         self.problem: str | None = None
+        self.copies: Copies | None = None  # held against our own at start: a larger one is a rollback
+        self.held = False  # by whoever wants to ask outside before the log is grown
+        self.name = log_name(deployment)
+        self.public = key.public_key().public_bytes_raw()
+
+    @property
+    def published(self) -> Signed | None:
+        """The last checkpoint, once it was read back from ClickHouse with its leaves; else None, as once refused."""
+        log = self._log
+        return None if log is None or self.problem is not None or not log.is_published else log.signed
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the log was opened, and nothing was ever signed in it."""
+        return self._log is not None and self._log.signed is None
+
+    def refuse(self, problem: str) -> None:
+        """Write this log no further in this process: `problem` says why."""
+        if self.problem is None:
+            self.problem = problem
+            _log.error("log_of_logs_refused", error=problem)
+            metrics.BROKEN.labels(shard="log").inc()
 
     @property
     def signed(self) -> Signed | None:
@@ -58,6 +82,8 @@ class LogRounds:
         try:
             log = self._opened(database)
             log.publish(database)
+            if self.held and not now:
+                return
             found = sources()
             passed_s = time.monotonic() - self._round_s
             if now or passed_s >= self._every_s or (passed_s >= RETRY_S and any(map(_is_urgent, found))):
@@ -66,15 +92,18 @@ class LogRounds:
                     log.publish(database)
                     metrics.LOG_SIZE.set(log.size)
                     metrics.LOG_SIGNED.set(time.time())
+        except OSError as error:
+            self.refuse(f"the copies cannot be read, so a rollback could not be noticed: {error}")
         except Unverifiable as error:
-            self.problem = error.message
-            _log.error("log_of_logs_refused", error=error.message, code=error.code)
-            metrics.BROKEN.labels(shard="log").inc()
+            self.refuse(error.message)
 
     def _opened(self, database: Database) -> LogOfLogs:
         if self._log is None:
             log = LogOfLogs(self._ship, self._deployment, key=self._key)
             log.refuse_rollback(database)
+            newest = None if self.copies is None else self.copies.newest()
+            if newest is not None and newest.size > log.size:
+                raise RolledBackError(f"{log.name}: a copy has a tree of {newest.size}, ours has {log.size}")
             self._log = log
         return self._log
 

@@ -44,3 +44,7 @@ EXPLAINED_LAG: Final = Histogram(
 BROKEN: Final = Counter("answerable_shards_broken", "Damages that were noticed.", ["shard"])
 LOG_SIZE: Final = gauge("log_leaves", "Leaves of the log of logs.", [])
 LOG_SIGNED: Final = gauge("log_signed_seconds", "When the log of logs was last signed (Unix time).", [])
+LOG_COSIGNED: Final = gauge("log_cosigned_leaves", "Leaves that as many witnesses cosigned as the quorum asks for.", [])
+ANCHORS: Final = Counter(
+    "answerable_anchors", "Cosignatures, time stamps and copies that were asked for.", ["name", "outcome"]
+)

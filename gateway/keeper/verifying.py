@@ -15,13 +15,17 @@ from gateway.keeper.threads import Tell
 from storage.audit import Progress, audit
 from storage.errors import JournalError
 from storage.reading import SegmentTail
+from storage.trust import CLAIM as AUTHENTICITY
+from storage.trust import TrustPolicy
 from storage.verify import Claim, Report, Verdict
 
 CLAIM = "journal"
 
 
-def verify(parts: Parts, tell: Tell) -> Report:
+def verify(parts: Parts, tell: Tell, trust: TrustPolicy | None = None) -> Report:
     """Every claim about ClickHouse and the journals of this host.
+
+    `trust`: the keys that whoever asks brought; without them it is told, and not counted, that authenticity is UNKNOWN.
 
     Raises:
         StorageUnavailable: ClickHouse does not answer: nothing can be told.
@@ -42,6 +46,7 @@ def verify(parts: Parts, tell: Tell) -> Report:
         progress=told,
         silent_ns=round(parts.configuration.settings.ledger.silent_s * 1e9),
         now_ns=time.time_ns(),
+        trust=trust,
     )
     broken = {claim.origin for claim in report.broken if claim.name == CLAIM}
     damages = [
@@ -54,7 +59,19 @@ def verify(parts: Parts, tell: Tell) -> Report:
         for claim in report.claims
         if not (claim.name == CLAIM and claim.origin in {damage.origin for damage in damages})
     )
-    return replace(report, claims=(*sound, *damages))
+    untold = () if trust is not None else (_authenticity(parts),)
+    return replace(report, claims=(*sound, *damages, *untold))
+
+
+def _authenticity(parts: Parts) -> Claim:
+    """Without keys of the verifier's own: those of this data directory vouch for themselves."""
+    return Claim(
+        name=AUTHENTICITY,
+        verdict=Verdict.UNKNOWN,
+        origin=parts.shipping.rounds.name,
+        detail="keys of this host were used; bring your own with --trust policy.json",
+        counts=False,
+    )
 
 
 def _unshipped(parts: Parts, shelf: Shelf, host_keys: set[bytes]) -> Claim | None:
