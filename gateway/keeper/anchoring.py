@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from config.errors import ConfigError
 from config.load import Configuration
+from gateway.keeper import metrics
 from gateway.keeper.logrounds import LogRounds
 from gateway.keeper.outside import Copying, Stamping, Tried
 from gateway.keeper.witnessing import Asked, Witnessing
@@ -30,6 +31,7 @@ class Anchoring:
             ConfigError: a witness's key is none.
         """
         asked = configuration.settings.ledger
+        metrics.LOG_COSIGNED.set(0)
         try:
             witnessing = None if asked.witnesses is None else Witnessing(asked.witnesses, rounds, database)
         except Unverifiable as error:

@@ -43,6 +43,10 @@ class Tried:
     size: int = 0  # of the last checkpoint for which it went well
     problem: str | None = None
 
+    def __post_init__(self) -> None:
+        for outcome in ("done", "failed"):
+            metrics.ANCHORS.labels(name=self.name, outcome=outcome)  # so that a rate can be made of the first one
+
     def went_well(self, size: int, *, again_in_s: float) -> None:
         """It did; due again after a while."""
         self.failures, self.problem, self.size = 0, None, size

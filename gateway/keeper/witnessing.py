@@ -104,7 +104,7 @@ class Witnessing:
         self.rounds.held = False
 
     async def _attempt(self, session: aiohttp.ClientSession, one: Asked, signed: Signed) -> None:
-        outcome = "cosigned"
+        outcome = "done"
         try:
             await self._ask(session, one, signed)
             one.failures, one.problem = 0, None

@@ -86,6 +86,7 @@ async def hosted(folder: Path, loans: Loans, upstream: Upstream) -> AsyncIterato
         gateway={"port": free_port(), "workers": 2},
         desk={"port": free_port(), "development": True},
         routes=[live, dead, strange],
+        ledger={"copies": "copies"},
     )
     log = folder / "serve.log"
     # a connection each: the kernel gives connections, not calls, to the workers of a port
