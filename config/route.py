@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from config.extract import Extract, PathExpression
 from config.fields import CREDENTIAL_HEADERS, HeaderName, HttpUrl, Name, Scope, Seconds, SecretReference, Section
+from config.redaction import Redact
 
 
 class UpstreamAuth(Section):
@@ -145,6 +146,7 @@ class Route(Section):
     retention: Name = "default"
     request_headers: tuple[HeaderName, ...] = ()  # recorded; all others are forwarded and forgotten
     response_headers: tuple[HeaderName, ...] = ()
+    redact: Redact | None = None  # what of a call is hidden before it is recorded
     timeouts: Timeouts = Timeouts()
     disk_full: Literal["refuse", "pass"] = "refuse"
 
@@ -178,4 +180,13 @@ class Route(Section):
         listed = sorted({h.lower() for h in self.request_headers + self.response_headers} & secret)
         if listed:
             raise ValueError(f"request_headers: {', '.join(listed)} carries a credential and is never recorded")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_redacted_is_recorded(self) -> Self:
+        if self.redact is not None:
+            recorded = {name.lower() for name in self.request_headers + self.response_headers}
+            others = sorted(rule.name for rule in self.redact.headers if rule.name.lower() not in recorded)
+            if others:
+                raise ValueError(f"redact.headers: {', '.join(others)} is not among the headers that are recorded")
         return self

@@ -12,6 +12,7 @@ from config.route import Route
 from gateway.desk import content, words
 from gateway.desk.context import Job
 from gateway.desk.records import Decision, Dossier, Explanation
+from gateway.desk.redaction import redaction
 from gateway.desk.roles import Right, Viewer
 from gateway.desk.sentences import LEAD, card
 from gateway.desk.states import STATE_WORDS, State, state_of
@@ -220,16 +221,18 @@ def _content(dossier: Dossier, viewer: Viewer) -> dict[str, Any]:
     """The recorded request and answer: as they are, as their shape, or as erased."""
     recorded = dossier.content
     bodies = {"request": recorded.request, "response": recorded.response}
+    hidden = redaction(recorded.redacted or {})
     if viewer.may(Right.CONTENT):
         state, show = "shown", content.text
     elif viewer.may(Right.CONTENT_MASKED):
         state, show = "masked", content.shape
     else:
-        return {"state": "withheld", "request": None, "response": None}
+        return {"state": "withheld", "request": None, "response": None, "redacted": hidden}
     if recorded.erased:
         state = "erased"
     told = {name: None if body is None else show(body) for name, body in bodies.items()}
-    return {"state": state, "media": {"request": recorded.request_media, "response": recorded.response_media}, **told}
+    media = {"request": recorded.request_media, "response": recorded.response_media}
+    return {"state": state, "media": media, "redacted": hidden, **told}
 
 
 def _masked(viewer: Viewer) -> list[str]:

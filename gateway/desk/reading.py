@@ -146,4 +146,5 @@ def content_of(said: Mapping[str, Any], parts: Mapping[str, bytes]) -> Content:
         response=parts.get("response"),
         response_media=media("response"),
         erased=any(name not in parts for name in ("request", "response") if name in stated),
+        redacted=said.get("redacted"),
     )

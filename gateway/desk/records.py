@@ -27,6 +27,7 @@ class Content:
     response: bytes | None
     response_media: str
     erased: bool  # the entry names parts that no key opens any more
+    redacted: Mapping[str, Any] | None = None  # what the entry says was hidden before it was recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ from gateway.keeper.feed import Feed, Feeds
 from gateway.keeper.models import Listed, Models
 from gateway.keeper.policy import judge, urgency
 from gateway.keeper.progress import Progress
+from gateway.keeper.redacted import REDACTED, WITHHELD
 from gateway.keeper.sheets import clipped
 from gateway.keeper.study import Studied, Study
 from gateway.keeper.tail import Library
@@ -222,7 +223,8 @@ class Schedule:
             return _refused(studied, "model_not_registered", f"{said} is not registered")
         if studied.extracted.features is None:
             why = studied.extracted.error or "the route says nothing of where the features stand"
-            return _refused(studied, "features_missing", why)
+            hidden = REDACTED in why or WITHHELD in why
+            return _refused(studied, "features_redacted" if hidden else "features_missing", why)
         level: Level = "announced" if model.get("source") == "announced" else "declared"
         return self._asked(studied, registered, studied.extracted.features, level)
 

@@ -17,6 +17,7 @@ import orjson
 
 from config.route import Route
 from config.settings import Gateway
+from gateway.keeper import redacted
 from gateway.keeper.feed import Recorded
 from gateway.keeper.opening import opened
 from gateway.keeper.policy import is_answered
@@ -118,6 +119,8 @@ class Study:
             )
         except Unverifiable as error:
             return Extracted(error=f"unverifiable: {error.message}")
+        if "redacted" in recorded.entry:
+            return redacted.read(extractor, recorded.entry, parts)
         if "response" not in parts:
             return Extracted(error="the answer is not in the journal")
         return extractor.extract(parts.get("request", b""), parts["response"])

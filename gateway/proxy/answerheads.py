@@ -14,9 +14,12 @@ EVENT_STREAM = b"text/event-stream"
 
 
 class AnswerHead:
-    """One head, understood. `lines` go on to the caller, status line first; `media` is as a part states it."""
+    """One head, understood. `lines` go on to the caller, status line first; `coding` is its Content-Encoding.
 
-    __slots__ = ("chunked", "declared_bytes", "event_stream", "lines", "media")
+    `media` is as a part states it.
+    """
+
+    __slots__ = ("chunked", "coding", "declared_bytes", "event_stream", "lines", "media")
 
     def __init__(
         self, status: int, headers: heads.RawHeaders, *, dropped: frozenset[bytes], allowed: frozenset[bytes] | None
@@ -24,7 +27,7 @@ class AnswerHead:
         """ValueError where the framing is not one that we can pass on, or a header would smuggle another line in."""
         self.declared_bytes: int | None = None
         self.chunked = self.event_stream = False
-        media = ""
+        media = self.coding = ""
         for name, value in headers:
             match heads.lowered(name):
                 case b"content-length":
@@ -36,6 +39,8 @@ class AnswerHead:
                 case b"content-type":
                     self.event_stream = value[: len(EVENT_STREAM)].lower() == EVENT_STREAM
                     media = media or value.decode("latin-1")
+                case b"content-encoding":
+                    self.coding += f",{value.decode('latin-1')}" if self.coding else value.decode("latin-1")
         self.media = heads.media(media)
         lines = heads.passed(heads.only(headers, allowed), dropped, heads.OURS_IN_ANSWERS)
         passed = b"".join(lines)

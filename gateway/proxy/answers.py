@@ -131,6 +131,7 @@ class Answer:
             total_us=total_us,
             model=lane.model(call.headers, self._models),
             headers=heads.recorded(call.headers, lane.recorded_response) if lane.recorded_response else {},
+            coding=call.head.coding if call.head is not None else "",
         )
 
     def lost(self) -> Answered:

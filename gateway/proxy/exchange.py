@@ -27,6 +27,7 @@ HEADER_CHARS_MAX = 512  # of one recorded header …
 HEADERS_CHARS_MAX = 8192  # … and of all of one side: with both, an entry stays far under its 65,535 bytes
 CAPTURED_CHARS_MAX = 256  # of a case's or subject's name before it is hidden
 FORMS_MAX = 1024  # of callers, routes, methods and models; beyond it all are forgotten
+_REDACTED_AT = 9  # among the blanks of a form: behind the purpose
 _PURPOSE = re.compile(r"[\w .:/-]{1,64}", re.ASCII)
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _OURS = b"answerable-"
@@ -80,6 +81,7 @@ class Asked:
     trace: str | None
     about: About
     headers: Mapping[str, str]
+    redacted: Mapping[str, object] | None = None  # None: the route hides nothing
 
 
 class Model(NamedTuple):
@@ -105,10 +107,17 @@ class Answered:
     total_us: int
     model: Model | None
     headers: Mapping[str, str]
+    coding: str = ""  # the answer's Content-Encoding; no entry states it
+    redacted: Mapping[str, object] | None = None  # both sides, where the route hides anything
 
 
-def begin(asked: Asked, *, entry: str, ts_ns: int, parts: tuple[Part, ...]) -> Draft:
-    """The begin entry of a call that is still open."""
+def begin(asked: Asked, *, entry: str, ts_ns: int, parts: tuple[Part, ...], key: str | None = None) -> Draft:
+    """The begin entry of a call that is still open; `key` is that of parts to come, where `parts` do not name it."""
+    fields = {**_of_the_call(asked), "record": asked.record, "timing": {"received_ns": str(asked.received_ns)}}
+    if key is not None:
+        fields["key"] = key
+    if asked.redacted is not None:
+        fields["redacted"] = asked.redacted
     return Draft(
         kind="begin",
         tenant=asked.caller.tenant,
@@ -120,7 +129,7 @@ def begin(asked: Asked, *, entry: str, ts_ns: int, parts: tuple[Part, ...]) -> D
         config=asked.terms.config,
         trace=asked.trace,
         parts=parts,
-        fields={**_of_the_call(asked), "record": asked.record, "timing": {"received_ns": str(asked.received_ns)}},
+        fields=fields,
     )
 
 
@@ -140,6 +149,8 @@ def closing(asked: Asked, answered: Answered, *, ts_ns: int, parts: tuple[Part, 
     fields["stream"] = {"state": answered.state, "streamed": answered.streamed, "bytes": answered.bytes}
     if asked.headers or answered.headers:
         fields["headers"] = {"request": short(asked.headers), "response": short(answered.headers)}
+    if answered.redacted is not None:
+        fields["redacted"] = answered.redacted
     return Draft(
         kind=asked.record,
         tenant=asked.caller.tenant,
@@ -171,7 +182,10 @@ class Closings:
         """The closing entry but for its place; None where `closing` must make it."""
         if asked.headers or answered.headers:
             return None
-        kind = (asked.caller, asked.terms, asked.method, asked.record, answered.model, answered.streamed)
+        redacted = answered.redacted
+        kind = (
+            asked.caller, asked.terms, asked.method, asked.record, answered.model, answered.streamed, redacted is None
+        )  # fmt: skip
         try:
             form = self._forms[kind]
         except KeyError:
@@ -185,6 +199,8 @@ class Closings:
             answered.bytes, state.encode(), _json(about.subject), b"%d" % asked.received_ns, answered.total_us,
             _number(answered.first_us), _number(answered.upstream_us), _json(asked.trace), b"%d" % ts_ns,
         ]  # fmt: skip
+        if redacted is not None:
+            values.insert(_REDACTED_AT, orjson.dumps(redacted, option=orjson.OPT_SORT_KEYS))
         return Line(form, values, ts_ns=ts_ns, closes=asked.decision)
 
     def _form(self, kind: tuple[object, ...], asked: Asked, answered: Answered) -> Form | None:
@@ -193,6 +209,8 @@ class Closings:
         blank = replace(asked, decision=TEXT, path=JSON, about=about, trace=JSON)
         values: dict[str, Any] = {"status": NUMBER, "error": JSON, "state": TEXT, "bytes": NUMBER}
         times: dict[str, Any] = {"first_us": JSON, "upstream_us": JSON, "total_us": NUMBER}
+        if answered.redacted is not None:
+            values["redacted"] = JSON
         draft = closing(blank, replace(answered, **values, **times), ts_ns=0, parts=(), prev=())
         timing = {**cast("dict[str, object]", draft.fields["timing"]), "received_ns": TEXT}
         try:

@@ -41,6 +41,7 @@ from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.own import Own
 from gateway.proxy.recording import Recorder, Recording, Unrecorded
+from gateway.proxy.redacting import Redacting
 from gateway.proxy.replicas import Seat, Steering
 from gateway.proxy.routes import Routes
 from gateway.proxy.streams import stream
@@ -166,11 +167,19 @@ class Handler:
                     self._heads.keep(message, head, request.cut)
                 steering = head.lane.steering
                 seat = None if steering is None else await _seat(request, steering)
+                redacting = None
                 try:
-                    recording = self._admit(message, caller, head, body=body, received_ns=received_ns)
+                    if head.lane.redaction is not None and head.match.record != "none":
+                        redacting = Redacting(head.lane.redaction, self._recorder.keyed(caller.tenant), self._budget)
+                        await redacting.asked(message, head, body)
+                    recording = self._admit(
+                        message, caller, head, body=body, received_ns=received_ns, redacting=redacting
+                    )
                     request.admitted = True
                     return await self._exchange(request, head, body, recording, seat)
                 finally:
+                    if redacting is not None:
+                        redacting.let_go()
                     if seat is not None:
                         seat.leave()
             finally:
@@ -251,7 +260,14 @@ class Handler:
                 self._budget.give_back(held)
 
     def _admit(
-        self, message: RawRequestMessage, caller: Caller, head: Head, *, body: bytes, received_ns: int
+        self,
+        message: RawRequestMessage,
+        caller: Caller,
+        head: Head,
+        *,
+        body: bytes,
+        received_ns: int,
+        redacting: Redacting | None,
     ) -> Recording | Unrecorded:
         """Admission by the journal: from here on the call is closed by exactly one entry.
 
@@ -279,7 +295,8 @@ class Handler:
                 )
             )
         recorder = self._recorder
-        about = lane.capturing.about(head.said, body)
+        about = lane.capturing.about(head.said, body)  # of the body as it came: case and subject become pseudonyms
+        hidden = NOTHING if about is None else recorder.hidden(tenant, about)
         asked = Asked(
             decision=recorder.journal.new_id(),
             record=match.record,
@@ -289,11 +306,18 @@ class Handler:
             path=match.stated,
             received_ns=received_ns,
             trace=head.trace,
-            about=NOTHING if about is None else recorder.hidden(tenant, about),
-            headers=head.recorded,
+            about=hidden if redacting is None else redacting.about(hidden),
+            headers=head.recorded if redacting is None else redacting.headers,
+            redacted=None if redacting is None else redacting.stated,
         )
-        may_pass = route.disk_full == "pass"
-        recording = recorder.admit(asked, body, media=head.media, target=message.path, may_pass=may_pass)
+        recording = recorder.admit(
+            asked,
+            body if redacting is None else redacting.body,
+            media=head.media,
+            target=message.path if redacting is None else redacting.target,
+            may_pass=route.disk_full == "pass",
+            redacting=redacting,
+        )
         if recording is not None:
             return recording
         self._counts.unrecorded(route.name)

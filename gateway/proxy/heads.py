@@ -27,7 +27,18 @@ _HAS_BODY = frozenset({"POST", "PUT", "PATCH"})  # these state a length even whe
 class Head:
     """One head, understood."""
 
-    __slots__ = ("_states_length", "_upstream", "credential", "lane", "match", "media", "recorded", "said", "trace")
+    __slots__ = (
+        "_states_length",
+        "_upstream",
+        "coding",
+        "credential",
+        "lane",
+        "match",
+        "media",
+        "recorded",
+        "said",
+        "trace",
+    )
 
     def __init__(self, message: RawRequestMessage, credential: bytes | None, match: Match, lane: Lane) -> None:
         """Raises BadRequest for what cannot be recorded, or would smuggle another line in."""
@@ -44,6 +55,7 @@ class Head:
         self.trace = trace_of(raw)
         self.recorded = heads.recorded(raw, lane.recorded_request) if lane.recorded_request else {}
         self.media = heads.media(message.headers.get("Content-Type", ""))
+        self.coding = ",".join(message.headers.getall("Content-Encoding", []))
 
     def upstream(self, body_bytes: int) -> bytes:
         """The whole head as the model gets it."""

@@ -23,6 +23,7 @@ from gateway.proxy.exchange import Caller, Capturing, Model, Terms
 from gateway.proxy.exchangelog import Tell
 from gateway.proxy.limits import Budget
 from gateway.proxy.pool import Pool, Upstreams
+from gateway.proxy.redacting import Redaction
 from gateway.proxy.steering import pools, steering
 
 MODELS_FILE = "models.json"
@@ -92,6 +93,11 @@ class Lane:
         )
         self.scopes = frozenset(route.scopes) if route.scopes else None
         self.capturing = Capturing(route.capture, parse_bytes_max=settings.parse_bytes_max)
+        self.redaction = (
+            None
+            if route.redact is None
+            else Redaction(route.redact, route=route.name, parse_bytes_max=settings.parse_bytes_max)
+        )
         self.terms = Terms(
             route=route.name, mode=route.evidence, retention=route.retention, config=configuration.digest
         )

@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gateway.proxy import exchange
 from gateway.proxy.exchange import About, Answered, Asked
+from gateway.proxy.redact import Keyed
+from gateway.proxy.redacting import Redacting
 from storage.entries import Draft, Line, Part, Ref
 from storage.errors import JournalStopped, StorageError
 from storage.journal import Appended, Journal
@@ -78,6 +81,7 @@ class Recording:
         "_pending_bytes",
         "_pending_since",
         "_recorder",
+        "_redacting",
         "_stored",
         "_stream",
         "_target",
@@ -87,7 +91,17 @@ class Recording:
 
     holds = True
 
-    def __init__(self, recorder: Recorder, asked: Asked, body: bytes, *, media: str, target: str) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        asked: Asked,
+        body: bytes | None,
+        *,
+        media: str,
+        target: str,
+        redacting: Redacting | None = None,
+    ) -> None:
+        """`body` is what is recorded of the request, None where it is withheld."""
         self._recorder = recorder
         self._journal = recorder.journal
         self.asked = asked
@@ -95,6 +109,7 @@ class Recording:
         self._body = body
         self._media = media
         self._target = target
+        self._redacting = redacting
         self._key: PartKey | None = None
         self._parts: list[Part] = []  # of request and target, once sealed
         self._stored: list[StoredPart] = []  # not yet handed to the journal
@@ -114,7 +129,11 @@ class Recording:
         self._begin_id = self._journal.new_id()
         self._seal_request()
         draft = exchange.begin(
-            self.asked, entry=self._begin_id, ts_ns=self._recorder.clock_ns(), parts=tuple(self._parts)
+            self.asked,
+            entry=self._begin_id,
+            ts_ns=self._recorder.clock_ns(),
+            parts=tuple(self._parts),
+            key=None if self._parts else self._sealer().key_id,  # a withheld request has none to name it
         )
         self._begun = self._append(draft, closes=False)
         self._begun.add_done_callback(_seen)  # an answer that is complete first waits for its closing entry only
@@ -131,6 +150,9 @@ class Recording:
 
     async def piece(self, data: bytes, media: str) -> None:
         """Keep a piece of a streamed answer; returns at once unless two chunks are on their way to the disk."""
+        if self._redacting is not None and self._redacting.holds:
+            self._redacting.hold(data, media)
+            return
         if self._stream is None:
             self._stream = self._sealer().open_stream_part("response", media, RESPONSE)
             self._recorder.streaming.add(self)
@@ -166,6 +188,8 @@ class Recording:
             storage.errors.JournalStopped: it never will be.
             storage.errors.EntryTooLarge: the entry cannot be made; the call stays open until recovery.
         """
+        if self._redacting is not None:
+            body = await self._redacting.answered(answered, body, media=media)
         try:
             return self._headers(await self._close(answered, body, media))
         except JournalStopped:
@@ -177,7 +201,8 @@ class Recording:
     def lose(self, answered: Answered) -> None:
         """Append the closing entry without waiting, where the gateway gives up; nothing if that was tried before."""
         if not self._closed:
-            closing = self._close(answered, None, "")
+            body, media = (None, "") if self._redacting is None else self._redacting.lost(answered)
+            closing = self._close(answered, body, media)
             closing.add_done_callback(self._lost)
 
     def _lost(self, closing: asyncio.Future[Appended]) -> None:
@@ -213,10 +238,11 @@ class Recording:
     def _seal_request(self) -> None:
         if self._parts:
             return
-        self._seal("request", self._media, self._body, REQUEST)
+        if self._body is not None:
+            self._seal("request", self._media, self._body, REQUEST)
         if self._target != self.asked.path:  # what the rule does not name literally may name a person
             self._seal("target", "text/plain", self._target.encode("utf-8", "surrogateescape"), TARGET)
-        self._body = b""
+        self._body = None
 
     def _seal(self, name: str, media: str, plaintext: bytes, index: int) -> None:
         sealer = self._sealer()
@@ -283,16 +309,31 @@ class Recorder:
             corrects=about.corrects,
         )
 
-    def admit(self, asked: Asked, body: bytes, *, media: str, target: str, may_pass: bool) -> Recording | None:
+    def keyed(self, tenant: str) -> Keyed:
+        """The tenant's keyed hashes: of a kind and a value."""
+        return partial(self._keyring.pseudonym, tenant)
+
+    def admit(
+        self,
+        asked: Asked,
+        body: bytes | None,
+        *,
+        media: str,
+        target: str,
+        may_pass: bool,
+        redacting: Redacting | None = None,
+    ) -> Recording | None:
         """Admit a call: it is owed a closing entry from here on. None: for want of room it passes without one.
+
+        `body` is what is recorded of the request, None where it is withheld.
 
         Raises:
             storage.errors.JournalFull, JournalStopped: 503, before the model is asked.
         """
         tenant, route = asked.caller.tenant, asked.terms.route
-        if not self.journal.admit(tenant, route, bytes_expected=len(body), may_pass=may_pass):
+        if not self.journal.admit(tenant, route, bytes_expected=len(body or b""), may_pass=may_pass):
             return None
-        return Recording(self, asked, body, media=media, target=target)
+        return Recording(self, asked, body, media=media, target=target, redacting=redacting)
 
     def refused(self) -> None:
         """A request was refused before admission."""

@@ -128,6 +128,24 @@ def test_the_environment_overrides_the_file_and_changes_the_digest(tmp_path):
         (changed("desk", value={"developer": True}), "desk.developer: expected false while callers.mode is keys"),
         (changed("routes", 0, "upstream", value="http://127.0.0.1:99999"), "expected a port between 0 and 65535"),
         (changed("desk", value={"port": 8080}), "desk.port: 8080 is the gateway's"),
+        (
+            changed("routes", 0, "redact", value={"request": [{"path": "a..b", "how": "drop"}]}),
+            "routes.0.redact.request.0.path: not a path: expected a name",
+        ),
+        (
+            changed("routes", 0, "redact", value={"request": [{"path": "a", "how": "hash", "last": 4}]}),
+            "routes.0.redact.request.0.last: expected with how mask only",
+        ),
+        (
+            changed("routes", 0, "redact", value={"response": 2 * [{"path": "a", "how": "drop"}]}),
+            "routes.0.redact.response: a stands there twice",
+        ),
+        (changed("routes", 0, "redact", value={}), "routes.0.redact: expected at least one of request, response"),
+        (changed("routes", 0, "redact", value={"detect": ["ssn"]}), "routes.0.redact.detect.0: input should be 'card'"),
+        (
+            changed("routes", 0, "redact", value={"headers": [{"name": "X-A", "how": "drop"}]}),
+            "routes.0.redact.headers: X-A is not among the headers that are recorded",
+        ),
         (changed("routes", 0, "batch", value="rows"), "routes.mortgage.batch: rows is not served"),
         (changed("storage", value={"profile": "server"}), "storage.url: profile server needs the address"),
         (changed("storage", value={"profile": "server", "url": "http://x", "password": "hunter2"}), "by reference"),

@@ -70,6 +70,8 @@ def test_a_closing_entry_has_the_decisions_id_and_states_what_happened():
             {"about": About(case="p.x", subject="p.y", purpose="a b", corrects=DECISION), "trace": "ab" * 16},
             {"first_us": None, "upstream_us": None, "state": "upstream_aborted", "streamed": True},
         ),
+        ({}, {"redacted": {"response": {"withheld": "too_large"}, "request": {"paths": {'a."%b"': {"values": 1}}}}}),
+        ({"record": "call"}, {"redacted": {}, "error": "upstream_cut"}),
         ({"caller": Caller(tenant="té%b", app='"', actor="app:\\")}, {"model": Model("m%", "7", None, "declared")}),
     ],
 )
@@ -86,6 +88,16 @@ def test_a_filled_form_is_byte_for_byte_what_encoding_gives(more, how, parts):
 
 def test_recorded_headers_fit_no_form():
     assert exchange.Closings("d/g/1").line(asked(headers={"x": "y"}), answered(), ts_ns=1, parts=()) is None
+
+
+def test_what_was_redacted_stands_on_begin_and_closing_entry_and_on_no_other():
+    stated = {"request": {"detected": {"card": 1}}}
+    begun = exchange.begin(asked(redacted=stated), entry="other", ts_ns=1, parts=(), key="k")
+    assert (begun.fields["redacted"], begun.fields["key"]) == (stated, "k")
+    closed = exchange.closing(asked(redacted=stated), answered(redacted=stated), ts_ns=1, parts=(), prev=())
+    assert closed.fields["redacted"] == stated
+    assert "redacted" not in exchange.begin(asked(), entry="other", ts_ns=1, parts=()).fields
+    assert "redacted" not in exchange.closing(asked(), answered(), ts_ns=1, parts=(), prev=()).fields
 
 
 def test_a_begin_entry_names_its_decision_and_has_an_id_of_its_own():
