@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -54,12 +54,37 @@ class ClientCertificate(Section):
         return self
 
 
+class CallLimit(Section):
+    """How often one application may call, on all workers of a host together; what is not said is not limited."""
+
+    rate_per_s: float | None = Field(default=None, gt=0, le=1_000_000)
+    burst: int | None = Field(default=None, ge=1, le=1_000_000)  # calls at once; by default those of one second
+    quota_calls: int | None = Field(default=None, ge=0, le=10**12)  # in one `quota_per` of the calendar, UTC
+    quota_per: Literal["minute", "hour", "day", "month"] = "day"
+
+    @model_validator(mode="after")
+    def _a_burst_of_something(self) -> Self:
+        if self.burst is not None and self.rate_per_s is None:
+            raise ValueError("burst: there is no rate_per_s that it would be a burst of")
+        if self.rate_per_s is None and self.quota_calls is None:
+            raise ValueError("rate_per_s: a limit says rate_per_s, quota_calls or both")
+        return self
+
+
+class CallLimits(Section):
+    """Limits of applications by name, and of all others."""
+
+    default: CallLimit | None = None
+    apps: dict[Annotated[str, Field(min_length=1, max_length=200)], CallLimit] = Field(default_factory=dict)
+
+
 class Callers(Section):
-    """How applications prove who they are."""
+    """How applications prove who they are, and how often they may call."""
 
     mode: Literal["keys", "jwt", "jwt+keys", "certificates", "open"] = "keys"
     issuers: tuple[Issuer, ...] = ()
     certificates: tuple[ClientCertificate, ...] = Field(default=(), max_length=10_000)
+    limits: CallLimits | None = None
 
     @model_validator(mode="after")
     def _certificates_where_they_count(self) -> Self:

@@ -31,6 +31,7 @@ from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.listening import Listener
 from gateway.proxy.own import Own
 from gateway.proxy.pool import Upstreams
+from gateway.proxy.quotas import Quotas
 from gateway.proxy.readiness import Watch
 from gateway.proxy.recording import Recorder
 from gateway.proxy.routes import Routes
@@ -108,6 +109,8 @@ class Worker:
             base=configuration.base,
             pseudonym=keyring.pseudonym,
         )
+        limits = settings.callers.limits
+        self._quotas = None if limits is None else Quotas(data, self._shard, limits)
         self._upstreams = Upstreams(tls=self._tls)
         self._lanes = lanes(configuration, self._upstreams, self._budget, self.counts)
         if self._log is not None:
@@ -149,6 +152,7 @@ class Worker:
             budget=self._budget,
             gauge=self._gauge,
             counts=self.counts,
+            quotas=self._quotas,
             log=self._log,
             own=Own(data, self.counts, self._watch.now, scrapers=Scrapers(settings.metrics.allow)),
         )
@@ -183,6 +187,8 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._upstreams.close()
         await self._callers.close()
+        if self._quotas is not None:
+            self._quotas.close()
         self._state()
         await self.journal.close()
         if self._log is not None:

@@ -34,6 +34,20 @@ class Forbidden(AnswerableError):
         self.challenge = challenge
 
 
+class TooMany(AnswerableError):
+    """An application calls more often than it may; `policy` and `state` are header values (RateLimit fields)."""
+
+    code = "rate_limited"
+    status = 429
+    advice = "Wait for Retry-After seconds, or have the limit raised under callers.limits."
+
+    def __init__(self, message: str, *, code: str, retry_after_s: int, policy: str, state: str) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+        self.policy = policy
+        self.state = state
+
+
 class RouteUnknown(AnswerableError):
     """No route has a prefix that the path begins with."""
 

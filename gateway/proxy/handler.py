@@ -40,6 +40,7 @@ from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_reques
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.own import Own
+from gateway.proxy.quotas import Quotas
 from gateway.proxy.recording import Recorder, Recording, Unrecorded
 from gateway.proxy.redacting import Redacting
 from gateway.proxy.replicas import Seat, Steering
@@ -84,6 +85,7 @@ class Handler:
         gauge: Gauge,
         counts: Counts,
         own: Own,
+        quotas: Quotas | None = None,
         log: ExchangeLog | None,
     ) -> None:
         """All parts are the worker's own; `draining` is set when it shall close connections after their answers."""
@@ -97,6 +99,7 @@ class Handler:
         self._gauge = gauge
         self._counts = counts
         self._own = own
+        self._quotas = quotas
         self._log = log
         self._heads = Heads()
         self._now = asyncio.get_running_loop().time
@@ -154,6 +157,8 @@ class Handler:
         lane = self._lanes[match.index]
         if lane.scopes is not None:
             lane.check_scopes(caller)
+        if self._quotas is not None:
+            await self._quotas.take(caller, received_ns)
         self._gauge.enter()
         try:
             if head is None:

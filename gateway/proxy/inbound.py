@@ -23,7 +23,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from config.errors import AnswerableError
-from gateway.proxy.errors import Forbidden
+from gateway.proxy.errors import Forbidden, TooMany
 from gateway.proxy.framing import Cut
 from gateway.proxy.headers import status_line
 
@@ -228,7 +228,10 @@ def error_reply(
         lines.append(b'WWW-Authenticate: Bearer realm="answerable"\r\n')
     if isinstance(error, Forbidden):
         lines.append(b"WWW-Authenticate: %b\r\n" % error.challenge.encode("ascii"))
-    if error.status == 503:
+    if isinstance(error, TooMany):
+        fields = error.policy.encode("ascii"), error.state.encode("ascii")
+        lines.append(b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % fields)
+    if error.status in (429, 503):
         lines.append(b"Retry-After: %d\r\n" % getattr(error, "retry_after_s", RETRY_AFTER_S))
     if not keep_alive:
         lines.append(b"Connection: close\r\n")
