@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from config.callers import Callers, Issuer
 from config.fields import GIB, KIB, MIB, HttpUrl, Name, Port, Seconds, SecretReference, Section, is_loopback
 from config.ledger import Ledger
-from config.operations import Log, Metrics
+from config.operations import Log, Metrics, Telemetry
 from config.route import Route
 
 
@@ -133,6 +133,7 @@ class Settings(Section):
     storage: Storage = Storage()
     metrics: Metrics = Metrics()
     log: Log = Log()
+    telemetry: Telemetry = Telemetry()
     models: tuple[Path, ...] = ()
     retention: dict[Name, Retention] = Field(default_factory=lambda: {"default": DEFAULT_RETENTION})
 

@@ -94,9 +94,10 @@ class _HostFiles(Collector):
     def collect(self) -> Iterator[object]:  # type: ignore[override]  # the library's own collectors yield the same
         """Every family once."""
         if self._shared is not None:
-            yield from MultiProcessCollector.merge(metering.files(self._shared))  # type: ignore[no-untyped-call]  # the library has no types here
+            files, roles = metering.look(self._shared)
+            yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # the library has no types here
             up = GaugeMetricFamily("answerable_process_up", "1 while a process of this role lives.", labels=["role"])
-            for role, lives in metering.roles(self._shared).items():
+            for role, lives in roles.items():
                 up.add_metric([role], float(lives))
             yield up
         directories = shard_directories(self._data)

@@ -23,7 +23,7 @@ Encode = Callable[[], Sequence[bytes]]
 
 
 class LineWriter:
-    """Writes to one descriptor; `put` from one thread alone, usually the event loop's."""
+    """Writes to one descriptor; `put` from any thread."""
 
     def __init__(self, descriptor: int = 2, *, lines_max: int = LINES_MAX) -> None:
         """The thread starts now."""
@@ -33,17 +33,19 @@ class LineWriter:
         self._piece_bytes = PIPE_BYTES if stat.S_ISFIFO(mode) else 1 << 20
         self._jobs: queue.SimpleQueue[tuple[int, Encode] | None] = queue.SimpleQueue()
         self._put = self._done = 0  # lines: the first is written by who puts, the second by the thread
+        self._putting = threading.Lock()  # held for a moment, by who puts alone
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="lines", daemon=True)
         self._thread.start()
 
     def put(self, count: int, encode: Encode) -> None:
         """Have what `encode()` returns written: `count` lines, each ended by a newline. It is called in the thread."""
-        if self._put - self._done + count > self._lines_max:
-            self.dropped += count
-            return
-        self._put += count
-        self._jobs.put((count, encode))
+        with self._putting:
+            if self._put - self._done + count > self._lines_max:
+                self.dropped += count
+                return
+            self._put += count
+            self._jobs.put((count, encode))
 
     def write(self, line: str) -> None:
         """One line, as structlog's WriteLogger writes it."""

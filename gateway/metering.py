@@ -52,19 +52,18 @@ def clear(data: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def files(directory: Path) -> list[str]:
-    """The files to add up: every counter and histogram, and the gauges of those who live."""
-    living = {name for name, lives in _roles(directory).items() if lives}
-    return [
+def look(directory: Path) -> tuple[list[str], dict[str, bool]]:
+    """The files to add up (all counters and histograms, and the gauges of those who live), and who lives.
+
+    Every role is named that was ever seen here since the host started.
+    """
+    roles = _roles(directory)
+    files = [
         str(file)
         for file in sorted(directory.glob("*.db"))
-        if not file.name.startswith("gauge_live") or (name := file.stem.rpartition("_")[2]) in living or name.isdigit()
+        if not file.name.startswith("gauge_live") or roles.get(name := file.stem.rpartition("_")[2]) or name.isdigit()
     ]
-
-
-def roles(directory: Path) -> dict[str, bool]:
-    """Every role that was ever seen here since the host started, and whether it lives."""
-    return {unquote(name): lives for name, lives in _roles(directory).items()}
+    return files, {unquote(name): lives for name, lives in roles.items()}
 
 
 def _roles(directory: Path) -> dict[str, bool]:

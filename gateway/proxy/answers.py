@@ -13,6 +13,7 @@ from gateway.proxy.exchangelog import Exchange
 from gateway.proxy.inbound import Inbound, Reply, error_reply, new_request_id
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.recording import Recording, Unrecorded
+from gateway.proxy.tracing import Span
 
 PATIENCE_S = 1.0  # an answer that is not complete by then is begun in the journal, and streamed
 _CLOSE = b"Connection: close\r\n"
@@ -22,8 +23,20 @@ class Answer:
     """The answer to one admitted call."""
 
     __slots__ = (
-        "_keeps", "_models", "_now", "_received_at", "call", "ends_connection", "lane", "patience_until", "recording",
-        "request", "sent_bytes",
+        "_keeps",
+        "_models",
+        "_now",
+        "_received_at",
+        "_told",
+        "call",
+        "ends_connection",
+        "lane",
+        "origin",
+        "patience_until",
+        "recording",
+        "request",
+        "sent_bytes",
+        "span",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +58,8 @@ class Answer:
         self.lane = lane
         self.recording = recording
         self.sent_bytes = sent_bytes
+        self.span: Span | None = None  # of a call that is traced
+        self.origin = lane.pool.origin  # that the model was asked at
         self.ends_connection = False  # set where only the connection's end can end the answer
         self._keeps = keeps
         self._models = models
@@ -52,6 +67,7 @@ class Answer:
         self.patience_until = received_at + PATIENCE_S
         self._now = asyncio.get_running_loop().time
         self.call: Call | None = None  # the last attempt
+        self._told = False
 
     @property
     def keep_alive(self) -> bool:
@@ -140,6 +156,9 @@ class Answer:
 
     def ended(self, answered: Answered) -> None:
         """The call is closed, and its closing entry durable, or on its way where the gateway gave up."""
+        if self._told:  # it was closed, and broke off behind that
+            return
+        self._told = True
         lane = self.lane
         meter, took_s = lane.meter, self._now() - self._received_at
         meter.call_s.add(took_s)
@@ -147,12 +166,15 @@ class Answer:
             meter.first_us.add(answered.first_us)
         if answered.upstream_us is not None and answered.error is None:
             meter.upstream_us.add(answered.upstream_us)
-        if lane.tell:
+        span = self.span
+        if lane.tell or span is not None:
             recording = self.recording
             address = self.request.peer if lane.addresses else None
             ended = Exchange(recording.asked, answered, recording.holds, self.sent_bytes, round(took_s * 1e6), address)
             for tell in lane.tell:
                 tell(ended)
+            if span is not None and lane.tracing is not None:
+                lane.tracing.end(span, ended, self.call, received_at=self._received_at, origin=self.origin)
 
 
 def media_of(call: Call) -> str:

@@ -12,11 +12,11 @@ import asyncio
 import gc
 import signal
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from config.errors import AnswerableError
+from config.errors import AnswerableError, ConfigError
 from config.load import Configuration
 from gateway import logs
 from gateway.exposition import Scrapers
@@ -36,10 +36,14 @@ from gateway.proxy.readiness import Watch
 from gateway.proxy.recording import Recorder
 from gateway.proxy.routes import Routes
 from gateway.proxy.server import DataPlane
+from gateway.proxy.tracing import Tracing
 from storage import durable
 from storage.journal import Journal
 from storage.keys import Keyring
 from storage.writer import JournalLimits
+
+if TYPE_CHECKING:  # imports OpenTelemetry
+    from gateway.spans import SpanExport
 
 TICK_S = 0.25  # how late a trickling head or an old chunk may be noticed
 LOOK_S = 1.0  # how often files of the host are looked at: keys and models
@@ -138,6 +142,11 @@ class Worker:
             lanes=self._lanes,
             draining=lambda: self._stopping,
         )
+        self._spans: SpanExport | None
+        self._spans, tracing = _traced(configuration, self._shard)
+        for lane in self._lanes:
+            lane.tracing = tracing
+        self._tracing = tracing
         self._handler = Handler(
             bounds=Bounds(
                 header_bytes_max=gateway.header_bytes_max,
@@ -193,6 +202,9 @@ class Worker:
         await self.journal.close()
         if self._log is not None:
             self._log.flush()
+        if self._tracing is not None and self._spans is not None:
+            self._tracing.flush()
+            await asyncio.to_thread(self._spans.close)
         self._publish()  # the last counts are not lost with the process
 
     async def _calls_ended(self, within_s: float) -> None:
@@ -229,6 +241,8 @@ class Worker:
             self._recorder.tick(now)
             if self._log is not None:
                 self._log.flush()
+            if self._tracing is not None:
+                self._tracing.flush()
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -252,6 +266,8 @@ class Worker:
             self._log.second()
         if self._writer is not None:
             self.counts.dropped(self._shard, self._writer.dropped)
+        if self._spans is not None:
+            self.counts.untraced(self._shard, self._spans.dropped)
         self.counts.publish()
         self.counts.pace(self._shard, journal.pace)
         self._gauges.set(
@@ -268,6 +284,26 @@ class Worker:
     def _state(self) -> None:
         if not self.journal.stopped.done():
             self._recorder.state_refusals(self.counts.refusals())
+
+
+def _traced(configuration: Configuration, shard: str) -> tuple[SpanExport, Tracing] | tuple[None, None]:
+    """Where spans go, if anywhere; without telemetry nothing of OpenTelemetry is imported.
+
+    Raises:
+        ConfigError: the extra is not installed, or a secret is not there.
+    """
+    otlp = configuration.settings.telemetry.otlp
+    if otlp is None:
+        return None, None
+    try:
+        from gateway.spans import SpanExport  # noqa: PLC0415 (see above)
+    except ImportError as error:
+        raise ConfigError(
+            f"{configuration.path}: telemetry.otlp needs OpenTelemetry, which is not installed ({error})",
+            advice="Install the extra: pip install 'answerable[otel]'.",
+        ) from error
+    export = SpanExport(configuration, otlp, shard)
+    return export, Tracing(ratio=otlp.sample_ratio, put=export.put)
 
 
 async def run(configuration: Configuration, shard: str, *, reuse_port: bool = True) -> int:

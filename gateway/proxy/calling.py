@@ -48,6 +48,7 @@ async def ask_one_of(seat: Seat, answer: Answer, method: str, head: bytes, body:
         UpstreamFailed, UpstreamSlow: of the last replica that was tried.
     """
     while True:
+        answer.origin = seat.replica.pool.origin
         try:
             call = await ask(answer, seat.replica.pool, method, seat.head(head), body)
         except (UpstreamFailed, UpstreamSlow) as error:

@@ -58,7 +58,8 @@ class Counts:
         self._p_first = _seconds("upstream_first_byte", "From sending a call to its answer's first byte.", registry)
         self._p_total = _seconds("upstream_answer", "From sending a call to its answer's last byte.", registry)
         self._p_dropped = _counter("log_lines_dropped", "Log lines that nobody took in time.", ["role"], registry)
-        self._dropped = 0
+        self._p_untraced = _counter("spans_dropped", "Sampled calls whose spans no collector took.", ["role"], registry)
+        self._dropped = self._untraced = 0
         self._pace = PaceSeries(registry)
 
     def refused(self, code: str) -> None:
@@ -119,6 +120,11 @@ class Counts:
         """So many log lines were dropped since the start."""
         self._p_dropped.labels(role).inc(lines - self._dropped)
         self._dropped = lines
+
+    def untraced(self, role: str, calls: int) -> None:
+        """The spans of so many calls were dropped since the start."""
+        self._p_untraced.labels(role).inc(calls - self._untraced)
+        self._untraced = calls
 
     def pace(self, shard: str, pace: Pace) -> None:
         """Move how a journal's batches go; called each second."""

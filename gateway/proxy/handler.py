@@ -46,6 +46,7 @@ from gateway.proxy.redacting import Redacting
 from gateway.proxy.replicas import Seat, Steering
 from gateway.proxy.routes import Routes
 from gateway.proxy.streams import stream
+from gateway.proxy.tracing import Span
 from storage.errors import JournalFull
 
 ENDS_CONNECTION = frozenset({NotForwarded.code, HeadTooLarge.code, BadRequest.code})
@@ -177,11 +178,14 @@ class Handler:
                     if head.lane.redaction is not None and head.match.record != "none":
                         redacting = Redacting(head.lane.redaction, self._recorder.keyed(caller.tenant), self._budget)
                         await redacting.asked(message, head, body)
+                    tracing = head.lane.tracing
+                    span = None if tracing is None else tracing.begin(head.parent)
+                    trace = head.trace if span is None else span.trace_hex
                     recording = self._admit(
-                        message, caller, head, body=body, received_ns=received_ns, redacting=redacting
+                        message, caller, head, body=body, received_ns=received_ns, trace=trace, redacting=redacting
                     )
                     request.admitted = True
-                    return await self._exchange(request, head, body, recording, seat)
+                    return await self._exchange(request, head, body, recording, seat=seat, span=span)
                 finally:
                     if redacting is not None:
                         redacting.let_go()
@@ -272,6 +276,7 @@ class Handler:
         *,
         body: bytes,
         received_ns: int,
+        trace: str | None,
         redacting: Redacting | None,
     ) -> Recording | Unrecorded:
         """Admission by the journal: from here on the call is closed by exactly one entry.
@@ -294,7 +299,7 @@ class Handler:
                     method=message.method,
                     path=match.stated,
                     received_ns=received_ns,
-                    trace=head.trace,
+                    trace=trace,
                     about=NOTHING,
                     headers={},
                 )
@@ -310,7 +315,7 @@ class Handler:
             method=message.method,
             path=match.stated,
             received_ns=received_ns,
-            trace=head.trace,
+            trace=trace,
             about=hidden if redacting is None else redacting.about(hidden),
             headers=head.recorded if redacting is None else redacting.headers,
             redacted=None if redacting is None else redacting.stated,
@@ -329,7 +334,14 @@ class Handler:
         return Unrecorded(asked)
 
     async def _exchange(
-        self, request: Inbound, head: Head, body: bytes, recording: Recording | Unrecorded, seat: Seat | None
+        self,
+        request: Inbound,
+        head: Head,
+        body: bytes,
+        recording: Recording | Unrecorded,
+        *,
+        seat: Seat | None,
+        span: Span | None,
     ) -> Reply:
         """Ask the model and pass its answer on; the recording is closed in every case."""
         received_at = self._now()
@@ -343,8 +355,9 @@ class Handler:
             received_at=received_at,
             keeps=self._keeps,
         )
+        answer.span = span
         try:
-            method, lines = request.head.method, head.upstream(len(body))
+            method, lines = request.head.method, head.upstream(len(body), span)
             if seat is None:
                 call = await ask(answer, lane.pool, method, lines, body)
             else:

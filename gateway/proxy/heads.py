@@ -18,6 +18,7 @@ from gateway.proxy.exchange import said_in, trace_of
 from gateway.proxy.framing import Cut
 from gateway.proxy.lanes import Lane
 from gateway.proxy.routes import Match
+from gateway.proxy.tracing import HEADER, Parent, Span, parent_of
 
 REMEMBERED_MAX = 1024  # heads; beyond it all are forgotten, since who makes up so many will make up more
 REMEMBERED_BYTES_MAX = 2048  # of one head: 2 MiB in all, about three times that with what is worked out
@@ -28,6 +29,7 @@ class Head:
     """One head, understood."""
 
     __slots__ = (
+        "_bare",
         "_states_length",
         "_upstream",
         "coding",
@@ -35,6 +37,7 @@ class Head:
         "lane",
         "match",
         "media",
+        "parent",
         "recorded",
         "said",
         "trace",
@@ -50,6 +53,11 @@ class Head:
         self.match = match
         self.lane = lane
         self._upstream = lane.head(message.method, match.target, query, raw)
+        self._bare = self._upstream
+        self.parent: Parent | None = None
+        if lane.tracing is not None:
+            self.parent = parent_of(raw)
+            self._bare = lane.head(message.method, match.target, query, _untraced(raw))
         self._states_length = message.method in _HAS_BODY
         self.said: Mapping[str, str] = {} if match.record == "none" else said_in(raw)
         self.trace = trace_of(raw)
@@ -57,11 +65,18 @@ class Head:
         self.media = heads.media(message.headers.get("Content-Type", ""))
         self.coding = ",".join(message.headers.getall("Content-Encoding", []))
 
-    def upstream(self, body_bytes: int) -> bytes:
-        """The whole head as the model gets it."""
+    def upstream(self, body_bytes: int, span: Span | None = None) -> bytes:
+        """The whole head as the model gets it; with `span` its `traceparent` in place of the caller's."""
+        lines = self._upstream
+        if span is not None and self.lane.names_span:
+            lines = self._bare + span.line
         if body_bytes or self._states_length:
-            return b"%bContent-Length: %d\r\n\r\n" % (self._upstream, body_bytes)
-        return self._upstream + b"\r\n"
+            return b"%bContent-Length: %d\r\n\r\n" % (lines, body_bytes)
+        return lines + b"\r\n"
+
+
+def _untraced(headers: heads.RawHeaders) -> heads.RawHeaders:
+    return tuple((name, value) for name, value in headers if heads.lowered(name) != HEADER)
 
 
 class Heads:

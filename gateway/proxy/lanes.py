@@ -25,6 +25,7 @@ from gateway.proxy.limits import Budget
 from gateway.proxy.pool import Pool, Upstreams
 from gateway.proxy.redacting import Redaction
 from gateway.proxy.steering import pools, steering
+from gateway.proxy.tracing import HEADER, Tracing
 
 MODELS_FILE = "models.json"
 VERSION_CHARS_MAX = 128  # of a version as an answer announces it
@@ -83,6 +84,9 @@ class Lane:
         self.meter = counts.meter(route.name)
         self.tell: tuple[Tell, ...] = ()  # who hears of each call that has ended
         self.addresses = configuration.settings.log.addresses
+        self.tracing: Tracing | None = None
+        denied, allowed = heads.names(route.forward.request.deny), _allowed(route.forward.request)
+        self.names_span = HEADER not in denied and (allowed is None or HEADER in allowed)
         self.steering = steering(route, endpoints, counts)
         answers_dropped = heads.ANSWER_DROPPED | heads.names(route.forward.response.deny)
         self.limits = Limits(

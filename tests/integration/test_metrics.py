@@ -87,6 +87,7 @@ async def hosted(folder: Path, loans: Loans, upstream: Upstream) -> AsyncIterato
         desk={"port": free_port(), "development": True},
         routes=[live, dead, strange],
         ledger={"copies": "copies"},
+        telemetry={"otlp": {"endpoint": f"http://127.0.0.1:{free_port()}", "sample_ratio": 0}},
     )
     log = folder / "serve.log"
     # a connection each: the kernel gives connections, not calls, to the workers of a port

@@ -144,6 +144,7 @@ CALM = {
     'answerable_ready{role="gateway-0"}': "1x200",
     "answerable_clickhouse_up": "1x200",
     'answerable_log_lines_dropped_total{role="gateway-0"}': "0x200",
+    'answerable_spans_dropped_total{role="gateway-0"}': "0x200",
     'answerable_config_info{role="gateway-0",deployment="d",digest="a"}': "1x200",
     'answerable_config_info{role="keeper",deployment="d",digest="a"}': "1x200",
 }
@@ -181,6 +182,7 @@ TROUBLE: dict[str, dict[str, str]] = {
     "AnswerableNotReady": {'answerable_ready{role="gateway-0"}': "0x200"},
     "AnswerableClickHouseDown": {"answerable_clickhouse_up": "0x200"},
     "AnswerableLogDropped": {'answerable_log_lines_dropped_total{role="gateway-0"}': "0x100 50x100"},
+    "AnswerableSpansDropped": {'answerable_spans_dropped_total{role="gateway-0"}': "0+1x200"},
     "AnswerableConfigurationsDiffer": {
         'answerable_config_info{role="keeper",deployment="d",digest="a"}': "0x200",
         'answerable_config_info{role="keeper",deployment="d",digest="b"}': "1x200",
