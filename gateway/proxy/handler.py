@@ -171,30 +171,35 @@ class Handler:
                 if head is None:
                     head = Head(message, credential, match, self._lanes[match.index])
                     self._heads.keep(message, head, request.cut)
-                steering = head.lane.steering
-                seat = None if steering is None else await _seat(request, steering)
-                redacting = None
-                try:
-                    if head.lane.redaction is not None and head.match.record != "none":
-                        redacting = Redacting(head.lane.redaction, self._recorder.keyed(caller.tenant), self._budget)
-                        await redacting.asked(message, head, body)
-                    tracing = head.lane.tracing
-                    span = None if tracing is None else tracing.begin(head.parent)
-                    trace = head.trace if span is None else span.trace_hex
-                    recording = self._admit(
-                        message, caller, head, body=body, received_ns=received_ns, trace=trace, redacting=redacting
-                    )
-                    request.admitted = True
-                    return await self._exchange(request, head, body, recording, seat=seat, span=span)
-                finally:
-                    if redacting is not None:
-                        redacting.let_go()
-                    if seat is not None:
-                        seat.leave()
+                return await self._seated(request, caller, head, body, received_ns)
             finally:
                 self._budget.give_back(len(body))
         finally:
             self._gauge.leave()
+
+    async def _seated(self, request: Inbound, caller: Caller, head: Head, body: bytes, received_ns: int) -> Reply:
+        """Take a place at the model, be admitted, and exchange; the place is given back in every case."""
+        lane = head.lane
+        steering = lane.steering
+        seat = None if steering is None else await _seat(request, steering)
+        redacting = None
+        try:
+            if lane.redaction is not None and head.match.record != "none":
+                redacting = Redacting(lane.redaction, self._recorder.keyed(caller.tenant), self._budget)
+                await redacting.asked(request.head, head, body)
+            tracing = lane.tracing
+            span = None if tracing is None else tracing.begin(head.parent)
+            trace = head.trace if span is None else span.trace_hex
+            recording = self._admit(
+                request.head, caller, head, body=body, received_ns=received_ns, trace=trace, redacting=redacting
+            )
+            request.admitted = True
+            return await self._exchange(request, head, body, recording, seat=seat, span=span)
+        finally:
+            if redacting is not None:
+                redacting.let_go()
+            if seat is not None:
+                seat.leave()
 
     def _check_head(self, request: Inbound) -> None:
         head = request.head
