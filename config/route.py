@@ -134,7 +134,7 @@ class Route(Section):
     breaker: BreakerRules | None = None  # with replicas there is always one, by its defaults
     concurrency: Concurrency | None = None
     forward: Forward = Forward()
-    evidence: Literal["strict"] = "strict"
+    evidence: Literal["strict", "spool", "best_effort"] = "strict"  # what is awaited before an answer ends
     record: tuple[RecordRule, ...] = (RecordRule.model_validate({"path": "/**", "as": "decision"}),)
     capture: Capture = Capture()
     scopes: tuple[Scope, ...] = ()  # a caller must have all of them

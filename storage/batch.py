@@ -100,9 +100,20 @@ class BatchWriter:
         return leaf
 
     def finish(
-        self, *, now_ns: int, counters: Counters, key: bytes, sign: Callable[[bytes], bytes]
+        self,
+        *,
+        now_ns: int,
+        counters: Counters,
+        key: bytes,
+        sign: Callable[[bytes], bytes],
+        durable_end: int | None = None,
+        deferred: bool = False,
     ) -> tuple[bytes, Committed]:
-        """The batch's bytes, ended by its COMMIT; ``key`` is the process key's id."""
+        """The batch's bytes, ended by its COMMIT; ``key`` is the process key's id.
+
+        ``durable_end`` is the offset up to which the segment is known to be durable (None: all before this batch);
+        ``deferred`` says that this batch is not synced at once.
+        """
         tree = Tree(self._leaves)
         batch_root, size, root = tree.root, self._frontier.size, self._frontier.root()
         origin = self._header.origin
@@ -111,6 +122,8 @@ class BatchWriter:
         )
         commit = Commit(
             begin=self._begin,
+            unsynced=0 if durable_end is None else self._begin - durable_end,
+            deferred=deferred,
             first=self._first,
             count=len(self._leaves),
             batch_root=batch_root,

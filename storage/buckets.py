@@ -56,13 +56,17 @@ class Pace:
         self.batch_entries = Buckets(ENTRIES_BOUNDS)
         self.batch_bytes = Buckets(BYTES_BOUNDS)
 
-    def batch(self, items: Sequence[Any], *, size_bytes: int, sync_ns: int, now_ns: int) -> None:
-        """A batch is durable; `items` are its appends, each stating when its entry was made (`ts_ns`)."""
+    def batch(self, items: Sequence[Any], *, size_bytes: int, sync_ns: int | None, now_ns: int) -> None:
+        """A batch is durable, or written and synced soon (``sync_ns`` None).
+
+        `items` are its appends, each stating when its entry was made (`ts_ns`).
+        """
         entries = 0
         for item in items:
             if item.made is not None:
                 entries += 1
                 self.commit_ns.add(max(0, now_ns - item.ts_ns))  # the clock may have jumped back
-        self.sync_ns.add(sync_ns)
+        if sync_ns is not None:
+            self.sync_ns.add(sync_ns)
         self.batch_entries.add(entries)
         self.batch_bytes.add(size_bytes)

@@ -5,6 +5,7 @@
     fdatasync         a batch, a log line (Linux; F_FULLFSYNC or fsync else)  datasync
     fsync             new files, and every directory whose names changed      _sync_directory
     posix_fallocate   a segment before it is needed                           reserve
+    statvfs           how much is left                                        free_bytes
     ftruncate         a segment to its end                                    cut
     rename, link      a finished file into place                              replace_file, move, create_file
     unlink            what is spent                                           remove
@@ -58,6 +59,11 @@ class Syscalls:
         """posix_fallocate(3) from the file's beginning."""
         os.posix_fallocate(fd, 0, size)
 
+    def free(self, path: Path) -> tuple[int, int]:
+        """Bytes that this user may still write to the file system of ``path``, and all it has (statvfs(3))."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
     def truncate(self, fd: int, size: int) -> None:
         """End a file at a size."""
         os.ftruncate(fd, size)
@@ -80,6 +86,11 @@ class Syscalls:
 
 
 KERNEL = Syscalls()
+
+
+def free_bytes(path: Path, calls: Syscalls = KERNEL) -> tuple[int, int]:
+    """Free bytes of the file system of ``path``, and all that it has."""
+    return calls.free(path)
 
 
 def append_batch(fd: int, data: bytes, offset: int, calls: Syscalls = KERNEL) -> None:

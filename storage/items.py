@@ -42,8 +42,8 @@ class Item:
     """One append: all of it stands in one batch. ``made`` is the entry but for its place; None: parts alone."""
 
     __slots__ = (
-        "closes", "entry", "error", "key", "leaf", "lost", "made", "notes", "parts", "seq", "shed", "size_bytes",
-        "ts_ns", "waiter",
+        "awaits_sync", "closes", "entry", "error", "key", "leaf", "lost", "made", "notes", "parts", "seq", "shed",
+        "size_bytes", "ts_ns", "waiter",
     )  # fmt: skip
 
     def __init__(
@@ -54,14 +54,16 @@ class Item:
         parts: Sequence[StoredPart] = (),
         key: PartKey | None = None,
         closes: bool = False,
+        awaits_sync: bool = True,
         waiter: Any = None,
     ) -> None:
-        """``waiter`` is the future, for the one who delivers."""
+        """``waiter`` is the future, for the one who delivers: done once this is durable, or only written."""
         self.made = made
         self.ts_ns = ts_ns
         self.parts = parts
         self.key = key
         self.closes = closes
+        self.awaits_sync = awaits_sync
         self.waiter = waiter
         self.size_bytes = 0
         self.lost = self.shed = 0

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from storage import durable, quarantine, receipts, recovery, shard, watermark
+from storage import durable, pressure, quarantine, receipts, recovery, shard, watermark
 from storage.batch import Committed
 from storage.buckets import Pace
 from storage.entries import Draft, Line, document
@@ -22,19 +22,19 @@ from storage.frames import PAYLOAD_BYTES_MAX
 from storage.ids import Ids, RandomPool
 from storage.keys import JournalKeys
 from storage.losses import RUNNING as WHILE_RUNNING
-from storage.losses import Losses
+from storage.losses import SHED, Losses
 from storage.opening import Opening
+from storage.pressure import Level, Load
 from storage.seal import DEK_BYTES, Sealer
 from storage.segment import HEADER_BYTES, PART_HEAD_BYTES, Counters, StoredPart
 from storage.segmentfile import SegmentFile
 from storage.shard import Start
 from storage.space import SegmentSpace
-from storage.watermark import RECOVERING, RUNNING, Mark, Slot, Watermark
+from storage.watermark import RUNNING, Watermark
 from storage.writer import Heartbeat, Item, JournalLimits, PartKey, Writer, WriterState
 
 __all__ = ["Appended", "Journal", "JournalLimits", "PartKey"]
 
-_REFUSE_SHARE = 0.95  # of the reserved space: what is left belongs to calls that were admitted
 _ITEM_BYTES = 2048  # what an entry weighs beside its parts while it waits
 
 
@@ -87,9 +87,10 @@ class Journal:
         self._pending_bytes = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._stopped: JournalStopped | None = None
+        self._level = Level.CALM
         self._lock_fd = -1
         found = start.recovered
-        self._watermark = Watermark(directory / watermark.NAME, _first_mark(start, boot_id), calls)
+        self._watermark = Watermark(directory / watermark.NAME, shard.first_mark(start, boot_id), calls)
         self._space = SegmentSpace(directory, limits.segment_bytes, calls)
         self._writer = Writer(
             loop=self._loop,
@@ -121,7 +122,6 @@ class Journal:
             own=self._own,
             put=self._writer.put,
             room_bytes=self._room_bytes,
-            so_far=found.counters.lost + found.lost_calls,
         )
 
     @classmethod
@@ -168,33 +168,68 @@ class Journal:
 
     # --- before the model is called -------------------------------------------------------------------------
 
-    def admit(self, tenant: str, route: str | None, *, bytes_expected: int = 0, may_pass: bool = False) -> bool:
-        """Count a call as accepted, and open until an append ``closes`` it or :meth:`lose` gives it up.
+    def admit(
+        self,
+        tenant: str,
+        route: str | None,
+        *,
+        bytes_expected: int = 0,
+        may_pass: bool = False,
+        best_effort: bool = False,
+    ) -> bool:
+        """Count a call as accepted, and open until an append ``closes`` it or :meth:`lose` or `shed` gives it up.
 
         Where its entry, or ``bytes_expected`` of parts, might find no room, the call ``may_pass`` without one: then it
         counts as shed, a gap entry will say so, and the answer is False; else JournalFull is raised and the call counts
-        as refused. Raises JournalStopped.
+        as refused. A ``best_effort`` call passes likewise, and already under pressure. Raises JournalStopped.
         """
         if self._stopped is not None:
             raise _again(self._stopped)
         mark = self._watermark
+        if best_effort and self._load()[1] >= Level.SHED:
+            mark.accept()
+            self.shed(tenant, route)
+            return False
         room = self._room_bytes()
-        needed = (
-            mark.accepted - mark.slot.closed - self._losses.count + 1
-        ) * self._limits.call_bytes_reserved + bytes_expected
+        needed = (self.unclosed + 1) * self._limits.call_bytes_reserved + bytes_expected
         if self._pending_bytes > self._limits.pending_bytes_max:
             fault = f"{self._pending_bytes} bytes wait for the disk"
-        elif room < needed or self._share(room) >= _REFUSE_SHARE:
+        elif room < needed or self._share(room) >= pressure.REFUSE_SHARE:
             fault = f"{room} bytes of journal are left, {needed} may be needed"
+        elif self._space.disk_share >= pressure.REFUSE_SHARE:
+            fault = f"{self._space.disk_share:.0%} of the file system's headroom is used"
         else:
             mark.accept()
             return True
-        if not may_pass:
+        if not (may_pass or best_effort):
             mark.refuse()
             raise JournalFull(f"{fault}; {tenant} {route} is refused")
         mark.accept()
-        self._losses.add((tenant, route, "disk_full"), shed=True)
+        if best_effort:
+            self.shed(tenant, route)
+        else:
+            self._losses.add((tenant, route, "disk_full"), shed=True)
         return False
+
+    def shed(self, tenant: str, route: str | None) -> None:
+        """Give up an admitted `best_effort` call on purpose; a gap entry of its tenant and route says so."""
+        if self._stopped is None:
+            self._losses.add((tenant, route, SHED), shed=True)
+
+    @property
+    def pressure(self) -> Level:
+        """How full disk and memory are now, with hysteresis."""
+        return self._load()[1]
+
+    @property
+    def pressure_text(self) -> str:
+        """The same in a sentence; empty where nothing presses."""
+        return pressure.sentence(*self._load())
+
+    @property
+    def unclosed(self) -> int:
+        """Admitted calls that no entry closes which is written or being written, and that nobody gave up."""
+        return self._writer.unclosed - self._losses.unstated
 
     def refuse(self) -> None:
         """Count a call that was turned away before admission for another reason than the journal's."""
@@ -227,6 +262,11 @@ class Journal:
         return self._share(self._room_bytes())
 
     @property
+    def used_share(self) -> float:
+        """The greater of `disk_share` and what is used of the file system's headroom (pressure.py)."""
+        return max(self.disk_share, self._space.disk_share)
+
+    @property
     def pending_bytes(self) -> int:
         """What waits in memory for the disk."""
         return self._pending_bytes
@@ -253,22 +293,27 @@ class Journal:
         parts: Sequence[StoredPart] = (),
         key: PartKey | None = None,
         closes: bool = False,
+        awaits_sync: bool = True,
     ) -> asyncio.Future[Appended]:
         """Append an entry with its parts, all in one batch; the future is done once it is durable.
 
-        ``closes``: this entry ends an admitted call. The future fails with EntryTooLarge (nothing was written, append
-        less), JournalFull (the disk stayed full for ``space_wait_s``) or JournalStopped. A cancelled future leaves
-        the entry on its way. Raises ValueError or TypeError for a draft that is no entry.
+        ``closes``: this entry ends an admitted call. With ``awaits_sync`` False the future is done once it is written,
+        which survives the end of this process but no power cut; a sync follows within 50 ms.
+        The future fails with EntryTooLarge (nothing was written, append less), JournalFull (the disk stayed full for
+        ``space_wait_s``) or JournalStopped. A cancelled future leaves the entry on its way. Raises ValueError or
+        TypeError for a draft that is no entry.
         """
         future: asyncio.Future[Appended] = self._loop.create_future()
         made = draft if isinstance(draft, Line) else document(draft, self.origin)
-        self._put(Item(made, draft.ts_ns, parts=parts, key=key, closes=closes, waiter=future))
+        self._put(Item(made, draft.ts_ns, parts=parts, key=key, closes=closes, awaits_sync=awaits_sync, waiter=future))
         return future
 
-    def append_parts(self, key: PartKey, parts: Sequence[StoredPart], *, ts_ns: int) -> asyncio.Future[None]:
-        """Append chunks of a part that streams, without an entry; the future is done once they are durable."""
+    def append_parts(
+        self, key: PartKey, parts: Sequence[StoredPart], *, ts_ns: int, awaits_sync: bool = True
+    ) -> asyncio.Future[None]:
+        """Append chunks of a part that streams, without an entry; the future is done as that of :meth:`append`."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self._put(Item(None, ts_ns, parts=parts, key=key, waiter=future))
+        self._put(Item(None, ts_ns, parts=parts, key=key, awaits_sync=awaits_sync, waiter=future))
         return future
 
     def heartbeat(self) -> None:
@@ -366,6 +411,16 @@ class Journal:
         ahead = limit - HEADER_BYTES if self._space.is_ready else 0
         return limit - self._writer.offset + ahead - self._pending_bytes
 
+    def _load(self) -> tuple[Load, Level]:
+        load = Load(
+            space_share=self.disk_share,
+            disk_share=self._space.disk_share,
+            memory_share=self._pending_bytes / self._limits.pending_bytes_max,
+            wait_s=self._writer.waits_s(self._loop.time()),
+        )
+        self._level = pressure.level(load, self._level)
+        return load, self._level
+
     def _share(self, room: int) -> float:
         return 1 - room / (2 * self._limits.segment_bytes)
 
@@ -373,27 +428,3 @@ class Journal:
 def _again(error: StorageError) -> StorageError:
     """A fresh exception for each who waits: one that is raised in many tasks would collect all their tracebacks."""
     return type(error)(error.message, code=error.code, status=error.status, advice=error.advice)
-
-
-def _first_mark(start: Start, boot_id: bytes) -> Mark:
-    """The watermark that a writer begins with: durable is what recovery found."""
-    found = start.recovered
-    segment, end = found.durable_end
-    slot = Slot(
-        generation=1,
-        segment=segment,
-        end=end,
-        next_seq=found.frontier.size,
-        closed=found.counters.closed,
-        lost=found.counters.lost,
-        shed=found.counters.shed,
-    )
-    return Mark(
-        incarnation=os.urandom(16),
-        boot_id=boot_id,
-        epoch=start.epoch,
-        state=RUNNING if found.is_count_known else RECOVERING,
-        slot=slot,
-        accepted=found.counters.accepted,
-        refused=found.counters.refused,
-    )

@@ -16,6 +16,7 @@ from storage.opening import Opening
 
 Loss = tuple[str, str | None, str]  # what shares a gap entry: tenant, route, why
 RUNNING: Loss = (SYSTEM_TENANT, None, "running")  # the entry of an admitted call could not be written
+SHED = "shed"  # a `best_effort` call was given up under pressure
 DELAY_S = 1.0
 GAP_BYTES = 2048  # room for one gap entry, and to spare
 
@@ -23,20 +24,18 @@ GAP_BYTES = 2048  # room for one gap entry, and to spare
 class Losses:
     """The losses of one shard; used from its event loop."""
 
-    def __init__(
-        self, *, own: Opening, put: Callable[[Item], None], room_bytes: Callable[[], int], so_far: int
-    ) -> None:
-        """``put`` hands an item to the writer, ``room_bytes`` says how much space is left; ``so_far`` is stated."""
+    def __init__(self, *, own: Opening, put: Callable[[Item], None], room_bytes: Callable[[], int]) -> None:
+        """``put`` hands an item to the writer, ``room_bytes`` says how much space is left."""
         self._own, self._put, self._room_bytes = own, put, room_bytes
         self._loop = asyncio.get_running_loop()
         self._owed: dict[Loss, tuple[int, int]] = {}  # lost, shed
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False
-        self.count = so_far  # of calls given up, stated or not: no entry of theirs needs room
+        self.unstated = 0  # calls given up that no gap entry states which is written
 
     def add(self, loss: Loss, *, shed: bool) -> None:
         """One call more."""
-        self.count += 1
+        self.unstated += 1
         self._owe(loss, 1, int(shed))
 
     def state(self) -> None:
@@ -73,3 +72,5 @@ class Losses:
     def _stated(self, loss: Loss, lost: int, shed: int, stated: asyncio.Future[object]) -> None:
         if stated.exception() is not None:
             self._owe(loss, lost, shed)
+        else:
+            self.unstated -= lost

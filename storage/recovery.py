@@ -105,7 +105,6 @@ class Scan:
         self.last: Commit | None = None
         self.is_closed = False
         self.open_from: int | None = None
-        self.ends: list[int] = []  # offsets behind each batch of the segment that was fed last
 
     def take(self, batch: Batch) -> None:
         """Add one batch."""
@@ -129,10 +128,13 @@ class Scan:
                 for part in entry["parts"]:
                     self.found.pop(part["key"], None)
 
-    def batches_behind(self, mark: Mark, last: int) -> int:
-        """How many batches of the segment that was fed last stand behind the watermark."""
-        end = mark.slot.end if mark.slot.segment == last else 0
-        return sum(1 for batch_end in self.ends if batch_end > end)
+    def is_fresh(self, mark: Mark, last: int) -> bool:
+        """Whether the watermark is as far as its writer had moved it when it made the last batch of segment ``last``.
+
+        A killed writer leaves it so. A power cut leaves older pages in the watermark than in the journal.
+        """
+        end = max(mark.slot.end if mark.slot.segment == last else 0, HEADER_BYTES)
+        return self.last is None or end >= self.last.begin - self.last.unsynced
 
     def still_begun(self) -> list[Begun]:
         """The begin entries that wait for their decision."""
@@ -156,13 +158,11 @@ def scan_segment(raw: bytes, scan: Scan, *, is_last: bool = True) -> BatchReader
     Where ``is_last`` is False damage raises.
     """
     reader = BatchReader(SegmentHeader.from_bytes(raw), verify_signatures=False)
-    scan.ends = []
     try:
         for at in range(HEADER_BYTES, len(raw), _PIECE_BYTES):
             reader.feed(raw[at : at + _PIECE_BYTES])
             while (batch := reader.next_batch()) is not None:
                 scan.take(batch)
-                scan.ends.append(batch.end)
     except FrameDamaged:
         if not is_last:
             raise
@@ -172,18 +172,22 @@ def scan_segment(raw: bytes, scan: Scan, *, is_last: bool = True) -> BatchReader
 def judge_tail(raw: bytes, end: int, durable_end: int) -> bool:
     """True if a torn tail stands behind the last whole batch, which ends at ``end``; False if nothing does.
 
-    Raises JournalCorrupt if the damage is below the watermark or a later batch follows it.
+    Raises JournalCorrupt if the damaged batch had been durable: it is below the watermark; or it was to be synced at
+    once, and something follows it; or a later COMMIT knew it to be durable.
     """
     if end < durable_end:
         raise JournalCorrupt(f"a batch at offset {end} is damaged, durable was offset {durable_end}")
     if not raw[end:].strip(b"\0"):
         return False
-    is_own_commit_seen = False
+    own: Commit | None = None  # of the damaged batch, where that is whole
     for frame in find_frames(salt_crc(SegmentHeader.from_bytes(raw).salt), raw, end):
-        begins = Commit.from_payload(frame.payload).begin if frame.type == frames.COMMIT else end
-        if is_own_commit_seen or begins != end:
+        commit = Commit.from_payload(frame.payload) if frame.type == frames.COMMIT else None
+        if own is None and commit is not None and commit.begin == end:
+            own = commit
+            continue
+        was_awaited = own is not None and not own.deferred
+        if was_awaited or (commit is not None and not commit.begin - commit.unsynced <= end < commit.begin):
             raise JournalCorrupt(f"the batch at offset {end} is damaged, and a later one follows at {frame.offset}")
-        is_own_commit_seen = frame.type == frames.COMMIT
     return True
 
 
@@ -236,11 +240,7 @@ def _summed_up(
         seen,
         begun=len(scan.begun),
         is_closed=scan.is_closed,
-        # a power cut leaves older pages in the watermark than in the journal; a killed writer at most one batch
-        is_fresh=seen is not None
-        and seen.boot_id == boot_id
-        and not seen.is_recovering
-        and scan.batches_behind(seen, last) <= 1,
+        is_fresh=seen is not None and seen.boot_id == boot_id and not seen.is_recovering and scan.is_fresh(seen, last),
     )
     return epoch, Recovered(
         frontier=reader.frontier,

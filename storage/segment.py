@@ -162,6 +162,9 @@ class Commit:
     """The end of a batch: where it begins, what it holds, the tree after it, the counters, a signature."""
 
     begin: int  # offset of the batch's first frame
+    # bytes before `begin` that were not known to be durable when this was written: 0 where each batch is synced at once
+    unsynced: int = 0
+    deferred: bool = False  # what follows may have been written before this batch was durable
     first: int
     count: int
     batch_root: bytes
@@ -178,7 +181,7 @@ class Commit:
             self.begin,
             self.first,
             self.count,
-            0,
+            self.unsynced | self.deferred,  # offsets are multiples of 8
             self.size,
             c.accepted,
             c.closed,
@@ -196,12 +199,14 @@ class Commit:
         """The inverse; raises JournalCorrupt on any other length."""
         if len(payload) != _COMMIT.size:
             raise JournalCorrupt(f"a COMMIT frame has {_COMMIT.size} bytes, not {len(payload)}")
-        begin, first, count, _, size, accepted, closed, lost, shed, refused, batch_root, root, key_id, signature = (
+        begin, first, count, sync, size, accepted, closed, lost, shed, refused, batch_root, root, key_id, signature = (
             _COMMIT.unpack(payload)
         )
         counters = Counters(accepted=accepted, closed=closed, lost=lost, shed=shed, refused=refused)
         return cls(
             begin=begin,
+            unsynced=sync & ~7,
+            deferred=bool(sync & 1),
             first=first,
             count=count,
             batch_root=batch_root,

@@ -1,6 +1,7 @@
 """The segment that a journal is writing: its file, its key, the process key that signs its batches. Thin.
 
-What may block (``begin``, ``roll``, ``write``, ``end``) is called in a thread, while nobody else touches the segment.
+What may block (``begin``, ``roll``, ``write``, ``sync``, ``end``) is called in a thread, while nobody else changes the
+segment.
 """
 
 from __future__ import annotations
@@ -88,12 +89,15 @@ class SegmentFile:
         durable.cut(self._directory / segment_name(header.first_seq), end, self._calls)
 
     def write(self, data: bytes) -> None:
-        """``data`` is durable behind what was written before, on return; raises OSError."""
+        """``data`` stands behind what was written before, on return, and is not yet durable; raises OSError."""
         durable.append_batch(self._fd, data, self.offset, self._calls)
+        self.offset += len(data)
+
+    def sync(self) -> None:
+        """All that was written is durable on return; raises OSError."""
         began_ns = time.perf_counter_ns()
         durable.datasync(self._fd, self._calls)
         self.sync_ns = time.perf_counter_ns() - began_ns
-        self.offset += len(data)
 
     def end(self) -> None:
         """The last batch is durable and says CLOSE: give back what was reserved."""

@@ -13,6 +13,7 @@ import structlog
 from storage import durable, quarantine, recovery
 from storage.errors import JournalCorrupt, JournalHeld
 from storage.recovery import Recovered
+from storage.watermark import RECOVERING, RUNNING, Mark, Slot
 
 LOCK = "lock"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -70,3 +71,27 @@ def boot_id() -> bytes:
         return bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
     except FileNotFoundError:  # pragma: no cover - not Linux: every restart counts as the same run
         return bytes(16)
+
+
+def first_mark(start: Start, boot_id: bytes) -> Mark:
+    """The watermark that a writer begins with: durable is what recovery found."""
+    found = start.recovered
+    segment, end = found.durable_end
+    slot = Slot(
+        generation=1,
+        segment=segment,
+        end=end,
+        next_seq=found.frontier.size,
+        closed=found.counters.closed,
+        lost=found.counters.lost,
+        shed=found.counters.shed,
+    )
+    return Mark(
+        incarnation=os.urandom(16),
+        boot_id=boot_id,
+        epoch=start.epoch,
+        state=RUNNING if found.is_count_known else RECOVERING,
+        slot=slot,
+        accepted=found.counters.accepted,
+        refused=found.counters.refused,
+    )

@@ -1,4 +1,7 @@
-"""Space: the next segment's file, reserved before it is needed, so that a full disk is known before it hurts."""
+"""Space: the next segment's file, reserved before it is needed, so that a full disk is known before it hurts.
+
+The same thread looks at the file system's free space each second, since statvfs may block where a disk is far away.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from pathlib import Path
 
 from storage import durable
 from storage.errors import JournalFull
+from storage.pressure import used_share
 
 NAME = "ahead"
 _RETRY_S = 0.25  # how often a full disk is asked again
+_LOOK_S = 1.0  # how old the known free space may be
 
 
 class SegmentSpace:
@@ -24,6 +29,7 @@ class SegmentSpace:
         self._ready = False
         self._closing = False
         self._error: OSError | None = None
+        self.disk_share = 0.0  # of the file system's headroom that is used (pressure.used_share); a second old at most
         self._thread = threading.Thread(target=self._run, name="journal-space", daemon=True)
 
     def start(self) -> None:
@@ -60,11 +66,19 @@ class SegmentSpace:
         with contextlib.suppress(OSError):  # a leftover is removed at the next start
             durable.remove(self._path, self._calls)
 
+    def _look(self) -> None:
+        try:
+            free, total = durable.free_bytes(self._path.parent, self._calls)
+        except OSError:
+            return  # what it was: reserving the next segment tells whether the disk is gone
+        self.disk_share = used_share(free_bytes=free, total_bytes=total, segment_bytes=self._segment_bytes)
+
     def _run(self) -> None:
         while True:
+            self._look()
             with self._changed:
                 if self._ready:
-                    self._changed.wait_for(lambda: self._closing or not self._ready)
+                    self._changed.wait_for(lambda: self._closing or not self._ready, _LOOK_S)
                 elif self._error is not None:
                     self._changed.wait_for(lambda: self._closing, _RETRY_S)
                 if self._closing:

@@ -5,6 +5,7 @@ So the two hardly ever want the interpreter's lock at once: handing it to and fr
 making the entry does. While the thread has a batch, nothing on the loop touches the tree, the numbers or the segment,
 and the next batch gathers. No timer: a batch waits for more only while turns of the loop bring more, and not once half
 of the open calls are in it, so that a lone call is written at once and a crowd shares one sync and one signature.
+A batch that nobody awaits as durable is synced within 50 ms (unsynced.py).
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from storage.frames import encode_frame
 from storage.ids import Ids, id_bytes
 from storage.items import Heartbeat, Item, JournalLimits, PartKey
 from storage.merkle import Frontier
-from storage.segment import COMMIT_BYTES, Counters
+from storage.segment import COMMIT_BYTES, HEADER_BYTES, Counters
 from storage.segmentfile import SegmentFile
+from storage.unsynced import Unsynced, Written
 from storage.watermark import CLOSED, Watermark
 
 __all__ = ["Heartbeat", "Item", "JournalLimits", "PartKey", "Writer", "WriterState"]
@@ -80,12 +82,14 @@ class Writer:
         self._backlog: deque[Item | Heartbeat] = deque()
         self._placed: list[Item] = []  # in the batch that is being written
         self._begun: dict[str, int] = {}  # decision → segment of its begin entry
-        self._busy = False  # the thread has work
+        self._busy = False  # the thread has work …
+        self._busy_since_s = 0.0  # … since then on the loop's clock
         self._ended = False  # nothing is written any more
         self._turns = self._quiet = self._seen = (
             0  # of gathering: turns so far, the last ones that brought nothing, items
         )
         self._gathering = False
+        self._unsynced = Unsynced(file, watermark, synced=self._synced_later)
         self._jobs: queue.SimpleQueue[Callable[[], Callback] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
 
@@ -115,6 +119,15 @@ class Writer:
         if not self._busy and not self._gathering:
             self._gather()
 
+    @property
+    def unclosed(self) -> int:
+        """Calls that were admitted, and that no entry closes which was placed into a batch, nor gives up."""
+        return self._watermark.accepted - self._state.closed - self._state.lost
+
+    def waits_s(self, now_s: float) -> float:
+        """How long the oldest batch or append has been waiting for the disk, in seconds of the loop's clock."""
+        return now_s - self._busy_since_s if self._busy else 0.0
+
     def join(self) -> None:
         """Wait for the thread, which ends after a closing heartbeat or a failure."""
         self._thread.join()
@@ -128,8 +141,12 @@ class Writer:
     # --- the thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while (work := self._jobs.get()) is not None:
+        while True:
             try:
+                work = self._unsynced.next_job(self._jobs)
+                if work is None:
+                    self._unsynced.settle()
+                    return
                 done = work()
             except Exception as error:  # noqa: BLE001 - whatever breaks the writer, those who wait must hear of it
                 self._watermark.fail()
@@ -147,25 +164,24 @@ class Writer:
             if not self._loop.is_closed():
                 raise
 
-    def _store(self, data: bytes, placed: list[Item], committed: Committed, *, closes: bool) -> Callback:
-        """Write and sync; the batch is durable on return, and readers may have it."""
+    def _store(
+        self, data: bytes, placed: list[Item], committed: Committed, *, may_wait: bool, closes: bool
+    ) -> Callback:
+        """Write; the batch is durable on return, and readers may have it, unless it ``may_wait`` for its sync."""
         state, file = self._state, self._file
-        file.write(data)
-        self._watermark.advance(
-            segment=file.header.first_seq,
-            end=file.offset,
-            next_seq=state.frontier.size,
-            closed=state.closed,
-            lost=state.lost,
-            shed=state.shed,
-        )
+        written = Written(next_seq=state.frontier.size, closed=state.closed, lost=state.lost, shed=state.shed)
+        self._unsynced.write(data, written, may_wait=may_wait)
         if closes:
             file.end()
             self._watermark.set_state(CLOSED)
-        return partial(self._stored, placed, committed, len(data), file.sync_ns)
+        return partial(self._stored, placed, committed, len(data), None if may_wait else file.sync_ns)
+
+    def _synced_later(self, took_ns: int) -> None:
+        self._on_loop(partial(self.pace.sync_ns.add, took_ns))
 
     def _roll(self) -> Callback:
         """Go on in a new segment; if there is no room for one, all that waits is refused and nothing is lost."""
+        self._unsynced.settle()  # damage in an older segment is never a torn tail
         try:
             self._file.roll(self._state.frontier)
         except JournalFull as full:
@@ -174,7 +190,7 @@ class Writer:
 
     # --- on the loop ----------------------------------------------------------------------------------------
 
-    def _stored(self, placed: list[Item], committed: Committed, size_bytes: int, sync_ns: int) -> None:
+    def _stored(self, placed: list[Item], committed: Committed, size_bytes: int, sync_ns: int | None) -> None:
         self._busy = False
         self._placed = []
         self._deliver(placed, committed)
@@ -224,9 +240,7 @@ class Writer:
         self._turns += 1
         self._quiet = 0 if waiting > self._seen else self._quiet + 1
         self._seen = waiting
-        mark, state = self._watermark, self._state
-        open_calls = mark.accepted - state.closed - state.lost
-        if self._quiet < QUIET_TURNS and 2 * waiting < open_calls and self._turns < GATHER_TURNS_MAX:
+        if self._quiet < QUIET_TURNS and 2 * waiting < self.unclosed and self._turns < GATHER_TURNS_MAX:
             self._loop.call_soon(self._turn)
             return
         self._gathering = False
@@ -238,7 +252,7 @@ class Writer:
             while self._backlog and not self._busy:
                 work = self._next()
                 if work is not None:
-                    self._busy = True
+                    self._busy, self._busy_since_s = True, self._loop.time()
                     self._jobs.put(work)
         except Exception as error:  # noqa: BLE001 - whatever breaks the writer, those who wait must hear of it
             self._watermark.fail()
@@ -268,8 +282,9 @@ class Writer:
                 done.append(item)
                 closes = bool(item.notes) and _says_close(item)
         if batch.frame_count:
-            data, committed = self._finished(batch)
-            return partial(self._store, data, done, committed, closes=closes)
+            may_wait = not any(item.awaits_sync for item in done)
+            data, committed = self._finished(batch, may_wait=may_wait)
+            return partial(self._store, data, done, committed, may_wait=may_wait, closes=closes)
         if done:
             self._placed = []
             self._deliver(done, None)
@@ -318,7 +333,7 @@ class Writer:
         state.shed += item.shed
         return True
 
-    def _finished(self, batch: BatchWriter) -> tuple[bytes, Committed]:
+    def _finished(self, batch: BatchWriter, *, may_wait: bool) -> tuple[bytes, Committed]:
         state, watermark = self._state, self._watermark
         counters = Counters(
             accepted=watermark.accepted,
@@ -327,7 +342,16 @@ class Writer:
             shed=state.shed,
             refused=watermark.refused,
         )
-        return batch.finish(now_ns=self._clock_ns(), counters=counters, key=self._file.key_id, sign=self._file.sign)
+        # read before the thread's next sync or after it: either way no more is said to be durable than is
+        slot, first_seq = watermark.slot, self._file.header.first_seq
+        return batch.finish(
+            now_ns=self._clock_ns(),
+            counters=counters,
+            key=self._file.key_id,
+            sign=self._file.sign,
+            durable_end=max(slot.end if slot.segment == first_seq else 0, HEADER_BYTES),
+            deferred=may_wait,
+        )
 
     def _note_begun(self, made: dict[str, Any] | Line) -> None:
         if isinstance(made, Line):

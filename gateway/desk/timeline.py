@@ -1,10 +1,17 @@
 """What happened to one decision, in order of time (pure)."""
 
-from typing import Any
+from typing import Any, Final
 
 from gateway.desk import words
 from gateway.desk.records import Dossier
 from gateway.desk.roles import PURPOSES
+
+RECORDED: Final = {  # by evidence mode: what had happened when the answer ended
+    "strict": "durable before the answer ended",
+    "spool": "written before the answer ended, durable a moment later (mode spool)",
+    "best_effort": "the answer did not wait for it (mode best effort)",
+}
+RECORDED_SOMEHOW: Final = "in the journal"
 
 
 def timeline(dossier: Dossier, *, people: bool) -> list[dict[str, Any]]:
@@ -21,8 +28,8 @@ def timeline(dossier: Dossier, *, people: bool) -> list[dict[str, Any]]:
             answered_ns = min(received_ns + decision.upstream_us * 1_000, decision.ts_ns)
             events.append((answered_ns, answered, took))
     lost = decision.stream == "gateway_lost"
-    durable = "after the gateway was started again" if lost else "durable before the answer ended"
-    events.append((decision.ts_ns, "Recorded", durable))
+    when = "after the gateway was started again" if lost else RECORDED.get(decision.mode or "", RECORDED_SOMEHOW)
+    events.append((decision.ts_ns, "Recorded", when))
     if dossier.extracted_ns is not None:
         found = f"\u201c{decision.label}\u201d" if decision.label is not None else "no label found"
         events.append((dossier.extracted_ns, "Answer read", found))

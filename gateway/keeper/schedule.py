@@ -91,6 +91,7 @@ class Schedule:
         self.feeds = Feeds(library, own=own, begin=progress.begin, wanted=self._wanted)
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
+        self._told_paused = False
         self._arrivals = itertools.count()
         self._outstanding: dict[str, dict[int, None]] = {}  # origin → sequence numbers in rising order
         self._jobs: dict[str, Job] = {}
@@ -117,6 +118,17 @@ class Schedule:
         """
         waiting = [int(one.studied.entry["ts"]) for one in list(self._waiting)]  # copied at once: a thread asks
         return min([*waiting, *list(self._in_work.values())], default=None)
+
+    @property
+    def is_paused(self) -> bool:
+        """While disk or memory is 85 % full: explanations can be made later, from the journal, where they left off."""
+        return self._writer.is_pressed
+
+    def _tell_pause(self) -> None:
+        paused = self.is_paused
+        if paused is not self._told_paused:
+            self._told_paused = paused
+            _log.warning("explanations_paused" if paused else "explanations_resumed", waiting=self.waiting)
 
     def settled_below(self, origin: str) -> int:
         """The sequence number below which every decision of `origin` is explained, failed or left out."""
@@ -145,6 +157,7 @@ class Schedule:
         if self._broken is not None:
             raise self._broken
         await self.feeds.refresh()
+        self._tell_pause()
         busy = False
         for feed in self.feeds:
             try:
@@ -158,8 +171,8 @@ class Schedule:
         return busy
 
     async def _step(self, feed: Feed) -> bool:
-        """Take the next decisions of one feed, if there is room."""
-        if len(self._waiting) >= WAITING_MAX or self._waiting_bytes >= WAITING_BYTES_MAX:
+        """Take the next decisions of one feed, if there is room in memory and on the disk."""
+        if self.is_paused or len(self._waiting) >= WAITING_MAX or self._waiting_bytes >= WAITING_BYTES_MAX:
             return False
         for studied in await self._study.of(await feed.next_decisions()):
             if judge(studied.entry, studied.extracted.favourable, self._routes.get(studied.route)) == "explain":
@@ -167,8 +180,8 @@ class Schedule:
         return feed.advanced
 
     def hand_out(self) -> None:
-        """Give the most urgent decisions to the explainers, as many as they can hold."""
-        while self._waiting and len(self._running) < self._at_once_max:
+        """Give the most urgent decisions to the explainers, as many as they can hold, unless the disk fills."""
+        while self._waiting and not self.is_paused and len(self._running) < self._at_once_max:
             waiting = heapq.heappop(self._waiting)
             self._waiting_bytes -= waiting.size_bytes
             task = asyncio.create_task(self._explain(waiting.studied))

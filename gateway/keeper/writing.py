@@ -10,6 +10,7 @@ from typing import Any
 
 from storage.entries import SYSTEM_TENANT, Draft, Ref
 from storage.journal import Appended, Journal
+from storage.pressure import Level
 
 ACTOR = "keeper"
 
@@ -27,6 +28,11 @@ class Writer:
     def origin(self) -> str:
         """The name of the own ledger."""
         return self._journal.origin
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether the disk is so full that nothing should be written which can be made again later."""
+        return self._journal.pressure >= Level.SHED
 
     def draft(
         self,

@@ -21,6 +21,7 @@ from config.load import Configuration
 from gateway import logs
 from gateway.exposition import Scrapers
 from gateway.lines import LineWriter
+from gateway.proxy import modes
 from gateway.proxy.callers import Applications, Callers
 from gateway.proxy.counts import Counts
 from gateway.proxy.exchangelog import ExchangeLog
@@ -128,7 +129,7 @@ class Worker:
             config=configuration.digest,
             syscalls=self._syscalls,
         )
-        self._recorder = Recorder(self.journal, keyring, config=configuration.digest)
+        self._recorder = Recorder(self.journal, keyring, config=configuration.digest, kinds=modes.KINDS)
         self._gauges = Gauges(
             self._shard, self.counts, self._lanes, deployment=settings.deployment, config=configuration.digest
         )
@@ -277,7 +278,7 @@ class Worker:
                 unattended=self._watch.unattended,
                 memory_bytes=self._budget.held_bytes,
                 pending_bytes=journal.pending_bytes,
-                space_ratio=journal.disk_share,
+                space_ratio=journal.used_share,
             )
         )
 

@@ -40,7 +40,7 @@ class Gauges:
         self._pending = gauge("journal_pending_bytes", "Entries and parts that wait for the disk.", ["shard"], registry)
         self._space = gauge(
             "journal_space_used_ratio",
-            "Used share of the reserved journal space; calls are refused at 0.95.",
+            "Used share of the reserved journal space, or of its file system's headroom; calls are refused at 0.95.",
             ["shard"],
             registry,
         )

@@ -15,16 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import structlog
+
 from gateway.proxy.callers import Applications
 from gateway.proxy.lanes import Lane
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.listening import Listener
 from storage.journal import Journal
+from storage.pressure import Level
 
 Status = Literal["ok", "info", "degraded", "unready"]
 UNATTENDED_S = 3.0  # a closing entry is on its way to the disk for milliseconds, not for so long
-WARN_RATIO, SHED_RATIO, REFUSE_RATIO = 0.70, 0.85, 0.95  # 2-evidence.md, "Disk and memory"
+WARN_RATIO, SHED_RATIO = 0.70, 0.85  # of the whole file system, for people: calls feel `storage.pressure` alone
 KEEPER_SILENT_S = 60.0  # it publishes control.json each 5 s
+_log = structlog.get_logger(__name__)
 
 
 class Check(NamedTuple):
@@ -102,6 +106,7 @@ class Watch:
         self._draining = draining
         self._unattended_since = 0.0  # on the loop's clock; 0: each open call is under way here
         self._around: Surroundings | None = None
+        self._pressure = Level.CALM  # as the log was told last
 
     async def look(self) -> None:
         """Look around, and hold the journal's open calls against those under way; called each second.
@@ -109,10 +114,21 @@ class Watch:
         That accepted is closed, open and lost together holds by construction, since open is derived. This does not.
         """
         self._around = await asyncio.to_thread(surroundings, self._data)
-        if self._open_calls() <= self._gauge.now:
+        self._tell_pressure()
+        if self._journal.unclosed <= self._gauge.now:
             self._unattended_since = 0.0
         elif not self._unattended_since:
             self._unattended_since = asyncio.get_running_loop().time()
+
+    def _tell_pressure(self) -> None:
+        """A line where the level of disk and memory has changed, and none while it stays."""
+        level = self._journal.pressure
+        if level is self._pressure:
+            return
+        says = self._journal.pressure_text or "disk and memory have room again"
+        tell = _log.info if level is Level.CALM else _log.warning
+        tell("journal_pressure", level=level.name.lower(), before=self._pressure.name.lower(), says=says)
+        self._pressure = level
 
     @property
     def unattended(self) -> int:
@@ -120,7 +136,7 @@ class Watch:
         since = self._unattended_since
         if not since or asyncio.get_running_loop().time() - since < UNATTENDED_S:
             return 0
-        return max(0, self._open_calls() - self._gauge.now)
+        return max(0, self._journal.unclosed - self._gauge.now)
 
     def now(self) -> Readiness:
         """How the worker is."""
@@ -139,10 +155,6 @@ class Watch:
             ]
         )
 
-    def _open_calls(self) -> int:
-        counters = self._journal.counters
-        return counters.accepted - counters.closed - counters.lost
-
     def _journal_runs(self) -> Check:
         if self._journal.stopped.done():
             return Check("journal", "unready", "the journal writes no more; the worker must be started again")
@@ -151,17 +163,15 @@ class Watch:
     def _entries(self) -> Check:
         if not self.unattended:
             return Check("entries", "ok")
-        said = f"{self._open_calls()} calls are open in the journal and {self._gauge.now} are under way"
+        said = f"{self._journal.unclosed} calls are open in the journal and {self._gauge.now} are under way"
         return Check("entries", "unready", f"{said}: an entry is owed")
 
     def _room(self) -> Check:
-        reserved = self._journal.disk_share
-        if reserved >= REFUSE_RATIO:
-            said = f"{reserved:.0%} of the reserved journal space is used: calls are refused with 503 journal_full"
-            return Check("disk", "unready", said)
-        if reserved >= WARN_RATIO:
-            said = f"{reserved:.0%} of the reserved journal space is used, and the disk has no room for more"
-            return Check("disk", "degraded", said)
+        if self._journal.stopped.done():
+            return Check("disk", "ok")  # nothing is known of it any more, and the journal's own check says so
+        level = self._journal.pressure
+        if level is not Level.CALM:
+            return Check("disk", "unready" if level is Level.REFUSE else "degraded", self._journal.pressure_text)
         if self._around is not None and self._around.disk_ratio >= SHED_RATIO:
             return Check("disk", "degraded", f"{self._around.disk_ratio:.0%} of the data's file system is used")
         if self._around is not None and self._around.disk_ratio >= WARN_RATIO:

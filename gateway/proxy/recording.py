@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -90,6 +90,8 @@ class Recording:
     )
 
     holds = True
+    awaits_sync = True  # strict: an append is awaited until it is durable
+    sheds = False
 
     def __init__(
         self,
@@ -139,7 +141,7 @@ class Recording:
         self._begun.add_done_callback(_seen)  # an answer that is complete first waits for its closing entry only
 
     async def begun(self) -> bytes:
-        """The headers that name the decision and its begin entry's receipt, which is durable on return.
+        """The headers that name the decision and its begin entry's receipt, which is durable on return (in `strict`).
 
         Raises:
             storage.errors.JournalStopped: it never will be.
@@ -180,7 +182,7 @@ class Recording:
         self._last_chunk = self._append_chunk(chunk)
 
     async def close(self, answered: Answered, body: bytes | None, *, media: str) -> bytes:
-        """Append the closing entry and return its headers; it is durable on return.
+        """Append the closing entry and return its headers; it is durable on return (in `strict`; see modes.py).
 
         `body` is the whole answer, None where it was streamed by `piece`.
 
@@ -195,7 +197,7 @@ class Recording:
         except JournalStopped:
             raise
         except StorageError:  # the entry could not be written: the call counts as lost, and a gap entry says so
-            self._journal.lose()
+            self._give_up()
             raise
 
     def lose(self, answered: Answered) -> None:
@@ -207,7 +209,11 @@ class Recording:
 
     def _lost(self, closing: asyncio.Future[Appended]) -> None:
         if not closing.cancelled() and closing.exception() is not None:
-            self._journal.lose()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Its entry could not be written."""
+        self._journal.lose()
 
     def _close(self, answered: Answered, body: bytes | None, media: str) -> asyncio.Future[Appended]:
         assert not self._closed, "a call is closed once"
@@ -233,7 +239,7 @@ class Recording:
 
     def _append(self, draft: Draft | Line, *, closes: bool) -> asyncio.Future[Appended]:
         stored, self._stored = self._stored, []
-        return self._journal.append(draft, parts=stored, key=self._key, closes=closes)
+        return self._journal.append(draft, parts=stored, key=self._key, closes=closes, awaits_sync=self.awaits_sync)
 
     def _seal_request(self) -> None:
         if self._parts:
@@ -263,7 +269,9 @@ class Recording:
 
     def _append_chunk(self, chunk: StoredPart) -> asyncio.Future[None]:
         assert self._key is not None
-        appended = self._journal.append_parts(self._key, [chunk], ts_ns=self._recorder.clock_ns())
+        appended = self._journal.append_parts(
+            self._key, [chunk], ts_ns=self._recorder.clock_ns(), awaits_sync=self.awaits_sync
+        )
         appended.add_done_callback(_seen)  # its failure is that of the shard, which the closing entry meets too
         return appended
 
@@ -289,15 +297,17 @@ class Recorder:
         keyring: Keyring,
         *,
         config: str,
+        kinds: Mapping[str, type[Recording]] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`config` is the hex digest of the active configuration."""
+        """`config` is the hex digest of the active configuration, `kinds` what records in each evidence mode."""
         self.journal = journal
         self.config = config
         self.clock_ns = clock_ns
         self.closings = exchange.Closings(journal.origin)
         self.streaming: set[Recording] = set()
         self._keyring = keyring
+        self._kinds = {"strict": Recording} if kinds is None else kinds
 
     def hidden(self, tenant: str, about: About) -> About:
         """The same with pseudonyms in the place of case and subject."""
@@ -323,7 +333,7 @@ class Recorder:
         may_pass: bool,
         redacting: Redacting | None = None,
     ) -> Recording | None:
-        """Admit a call: it is owed a closing entry from here on. None: for want of room it passes without one.
+        """Admit a call: it is owed a closing entry from here on. None: it passes without one, for want of room or shed.
 
         `body` is what is recorded of the request, None where it is withheld.
 
@@ -331,9 +341,11 @@ class Recorder:
             storage.errors.JournalFull, JournalStopped: 503, before the model is asked.
         """
         tenant, route = asked.caller.tenant, asked.terms.route
-        if not self.journal.admit(tenant, route, bytes_expected=len(body or b""), may_pass=may_pass):
+        kind = self._kinds[asked.terms.mode]
+        size_bytes = len(body or b"")
+        if not self.journal.admit(tenant, route, bytes_expected=size_bytes, may_pass=may_pass, best_effort=kind.sheds):
             return None
-        return Recording(self, asked, body, media=media, target=target, redacting=redacting)
+        return kind(self, asked, body, media=media, target=target, redacting=redacting)
 
     def refused(self) -> None:
         """A request was refused before admission."""

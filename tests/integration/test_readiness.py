@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gateway.proxy import readiness
 from gateway.proxy.app import Worker
+from storage import pressure
 from tests.support.journals import Failing
 from tests.support.upstreams import Exchange, Upstream, dead_url, good
 from tests.support.workers import Client, configuration, working
@@ -71,9 +71,9 @@ async def test_a_disk_without_room_warns_and_then_refuses(tmp_path: Path):
                 got = await client.ask(body=big)
                 statuses.append(got.status)
                 code, overall, status, problem = await check(client, "disk")
-                if got.status == 200 and worker.journal.disk_share >= readiness.REFUSE_RATIO:
+                if got.status == 200 and worker.journal.disk_share >= pressure.REFUSE_SHARE:
                     assert (code, overall, status) == (503, "unready", "unready")
-                elif worker.journal.disk_share >= readiness.WARN_RATIO:
+                elif worker.journal.disk_share >= pressure.WARN_SHARE:
                     assert (code, overall, status) == (200, "degraded", "degraded")
                     assert problem is not None
                     assert "of the reserved journal space is used" in problem
