@@ -9,6 +9,8 @@ _SIDES: Final = {
     "target": "The address",
     "request_headers": "The request's headers",
     "response_headers": "The answer's headers",
+    "request_media": "The request's media type",
+    "response_media": "The answer's media type",
     "purpose": "The purpose",
 }
 _HOW: Final = {"drop": "left out", "mask": "masked", "hash": "hashed", "token": "replaced by a token"}

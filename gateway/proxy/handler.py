@@ -323,12 +323,12 @@ class Handler:
             trace=trace,
             about=hidden if redacting is None else redacting.about(hidden),
             headers=head.recorded if redacting is None else redacting.headers,
-            redacted=None if redacting is None else redacting.stated,
+            redacted=None if redacting is None else dict(redacting.stated),  # what is so far
         )
         recording = recorder.admit(
             asked,
             body if redacting is None else redacting.body,
-            media=head.media,
+            media=head.media if redacting is None else redacting.media,
             target=message.path if redacting is None else redacting.target,
             may_pass=route.disk_full == "pass",
             redacting=redacting,

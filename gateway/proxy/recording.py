@@ -191,7 +191,7 @@ class Recording:
             storage.errors.EntryTooLarge: the entry cannot be made; the call stays open until recovery.
         """
         if self._redacting is not None:
-            body = await self._redacting.answered(answered, body, media=media)
+            body, media = await self._redacting.answered(answered, body, media=media)
         try:
             return self._headers(await self._close(answered, body, media))
         except JournalStopped:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,8 @@ if TYPE_CHECKING:  # the lane of a head has one of these
 
 OFF_LOOP_BYTES = 16 * 1024  # of a body: what may take longer than 1 ms is not done on the loop
 
+# one thread: it needs the interpreter all the time, and a second one would only take more of it from the loop
+_THREAD: Final = ThreadPoolExecutor(1, thread_name_prefix="redaction")
 _UNFINISHED: Final = {"withheld": "unfinished"}
 
 
@@ -44,11 +47,11 @@ class Redaction:
 
 
 class Redacting:
-    """The redaction of one call. `body` (None: withheld), `target` and `headers` are the request's, for the record."""
+    """The redaction of one call. `body` (None: withheld), `media`, `target` and `headers` are recorded of it."""
 
     __slots__ = (
         "_budget", "_held", "_held_bytes", "_keyed", "_media", "_redaction", "_taken_bytes", "_too_much", "body",
-        "headers", "stated", "target",
+        "headers", "media", "stated", "target",
     )  # fmt: skip
 
     def __init__(self, redaction: Redaction, keyed: Keyed, budget: Budget) -> None:
@@ -61,13 +64,13 @@ class Redacting:
         self._taken_bytes = 0  # of the budget
         self._media = ""
         self.body: bytes | None = None
-        self.target = ""
+        self.media = self.target = ""
         self.headers: Mapping[str, str] = {}
         self._too_much: Reason | None = None
         self.stated: dict[str, object] = {}  # what the begin entry says
 
     async def asked(self, message: RawRequestMessage, head: Head, body: bytes) -> None:
-        """On return `body`, `target` and `headers` may be recorded; their bytes are held.
+        """On return `body`, `media`, `target` and `headers` may be recorded; their bytes are held.
 
         Raises:
             Busy: there is no room for a copy.
@@ -87,6 +90,7 @@ class Redacting:
         self.target = self._found_in(queried(message.path, redaction.query, told, tally), "url", tally)
         self._state("target", tally)
         self.headers = self._headers(head.recorded, "request_headers")
+        self.media = self._clear(head.media, "request_media")
         if redaction.response is not None:  # so it stays where the worker is killed
             self.stated["response"] = _UNFINISHED
 
@@ -94,10 +98,7 @@ class Redacting:
         """The same with nothing in its purpose, which stands in clear, that detectors find."""
         if about.purpose is None:
             return about
-        tally = Tally()
-        purpose = self._found_in(about.purpose, "json", tally)
-        self._state("purpose", tally)
-        return replace(about, purpose=purpose)
+        return replace(about, purpose=self._clear(about.purpose, "purpose"))
 
     @property
     def holds(self) -> bool:
@@ -124,8 +125,10 @@ class Redacting:
         else:
             self._held.clear()
 
-    async def answered(self, answered: Answered, body: bytes | None, *, media: str) -> bytes | None:
-        """The answer's body as it is recorded, None where it is withheld; `answered` then says what is stated.
+    async def answered(self, answered: Answered, body: bytes | None, *, media: str) -> tuple[bytes | None, str]:
+        """The answer's body as it is recorded, None where it is withheld, and its media type.
+
+        `answered` then says what is stated.
 
         `body` is the whole answer, None where it was held.
         """
@@ -133,7 +136,7 @@ class Redacting:
         if self._redaction.response is not None:
             raw = b"".join(self._held) if body is None else body
             copied = await _made(partial(self._copy, raw, media, answered.coding), len(raw))
-        return self._said(answered, copied, body)
+        return self._said(answered, copied, body, media)
 
     def lost(self, answered: Answered) -> tuple[bytes | None, str]:
         """The same at once of what is held, and its media type, where the gateway gives up and nobody waits."""
@@ -142,7 +145,7 @@ class Redacting:
             copied = Copy(None, _UNFINISHED)
             if self._held or self._too_much is not None:
                 copied = self._copy(b"".join(self._held), self._media, answered.coding)
-        return self._said(answered, copied, None), self._media
+        return self._said(answered, copied, None, self._media)
 
     def let_go(self) -> None:
         """Nothing is held any more."""
@@ -157,13 +160,16 @@ class Redacting:
         assert side is not None, "only what is redacted is copied"
         return side.copy(raw, media=media, coding=coding, keyed=self._keyed)
 
-    def _said(self, answered: Answered, copied: Copy | None, body: bytes | None) -> bytes | None:
+    def _said(
+        self, answered: Answered, copied: Copy | None, body: bytes | None, media: str
+    ) -> tuple[bytes | None, str]:
         self._held.clear()
         answered.headers = self._headers(answered.headers, "response_headers")
         if copied is not None:
             self.stated["response"] = copied.stated
-        answered.redacted = dict(self.stated)
-        return body if copied is None else copied.body
+        media = self._clear(media, "response_media")
+        answered.redacted = self.stated
+        return (body if copied is None else copied.body), media
 
     def _headers(self, headers: Mapping[str, str], name: str) -> Mapping[str, str]:
         if not headers:
@@ -173,6 +179,13 @@ class Redacting:
         kept = {name: self._found_in(value, "json", tally) for name, value in kept.items()}
         self._state(name, tally)
         return kept
+
+    def _clear(self, text: str, name: str) -> str:
+        """What stands in clear in an entry, without what detectors find."""
+        tally = Tally()
+        text = self._found_in(text, "json", tally)
+        self._state(name, tally)
+        return text
 
     def _found_in(self, text: str, spelling: str, tally: Tally) -> str:
         detectors = self._redaction.detectors
@@ -186,4 +199,6 @@ class Redacting:
 
 
 async def _made(make: partial[Copy], size_bytes: int) -> Copy:
-    return make() if size_bytes <= OFF_LOOP_BYTES else await asyncio.to_thread(make)
+    if size_bytes <= OFF_LOOP_BYTES:
+        return make()
+    return await asyncio.get_running_loop().run_in_executor(_THREAD, make)

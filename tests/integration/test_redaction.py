@@ -85,7 +85,8 @@ async def test_a_call_passes_as_it_came_and_is_recorded_without_what_its_route_h
         async with working(configuration(tmp_path, model.url, route=ROUTE)) as worker, Client.to(worker) as c:
             target = f"/m/x?name=Ottilie+Quast&card=4111%201111%201111%201111&page=2&iban={IBAN}"
             said = {"X-Customer": NAME, "X-Note": f"card {CARD}", "Answerable-Subject": SSN, "Answerable-Purpose": CARD}
-            got = await c.ask(target=target, body=BODY, headers={**said, "Content-Type": "application/json"})
+            media = f"application/json; x={CARD}"
+            got = await c.ask(target=target, body=BODY, headers={**said, "Content-Type": media})
             assert got.body == ANSWER
             assert got.header("X-Greeting") == f"Dear {NAME}"
             (seen,) = model.seen
@@ -130,8 +131,10 @@ async def test_a_call_passes_as_it_came_and_is_recorded_without_what_its_route_h
                     "detected": {"card": 1},
                 },
                 "response_headers": {"paths": {"x-greeting": {"how": "mask", "values": 1}}},
+                "request_media": {"detected": {"card": 1}},
                 "purpose": {"detected": {"card": 1}},
             }
+            assert entry["parts"][0]["media"] == "application/json; x=[card:****1111]"
             assert hides(evidence) == 3
             assert worker._budget.held_bytes == 0
             balanced(worker)
