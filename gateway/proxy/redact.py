@@ -76,9 +76,7 @@ class Side:
             return Copy(raw, {})
         tally = Tally()
         try:
-            text, opened = text_of(raw, media=media, coding=coding, bytes_max=self.bytes_max)
-            if opened:
-                tally.more["decoded"] = True
+            text = text_of(raw, media=media, coding=coding, bytes_max=self.bytes_max, tally=tally)
             return Copy(self.redacted(text, media.lower(), keyed, tally).encode("utf-8"), tally.stated())
         except Withheld as reason:
             return withheld(reason.reason)

@@ -67,7 +67,8 @@ def divided(
         kept.append(_piece(at, data, hide))
     unfinished = rest if whole == len(lines) else "".join(map("".join, lines[whole:])) + rest
     if unfinished:
-        tally.more["unfinished_bytes"] = len(unfinished.encode("utf-8"))
+        before = tally.more.get("unfinished_bytes", 0)  # of a character that does not come whole
+        tally.more["unfinished_bytes"] = len(unfinished.encode("utf-8")) + int(str(before))
     if detectors is not None:
         _hide_across(kept, detectors, tally)
     prefix = "" if is_lines else "data: "

@@ -53,8 +53,8 @@ class Tally:
         return {**told, **self.more}
 
 
-def text_of(raw: bytes, *, media: str, coding: str, bytes_max: int) -> tuple[str, bool]:
-    """The text of a body, and whether a content coding was taken off; never more than `bytes_max` of it.
+def text_of(raw: bytes, *, media: str, coding: str, bytes_max: int, tally: Tally) -> str:
+    """The text of a body, without content coding; never more than `bytes_max` of it. `tally` is told what is left out.
 
     Raises:
         Withheld: it is too large, coded otherwise, or no text in UTF-8.
@@ -66,6 +66,10 @@ def text_of(raw: bytes, *, media: str, coding: str, bytes_max: int) -> tuple[str
     if (charset and charset[1].lower() not in _CHARSETS) or len(codings) > 1 or not _CODINGS.issuperset(codings):
         raise Withheld("encoding")
     text = None if codings else _decoded(raw)
+    if text is None and not codings and is_divided("", media.lower()):  # it may have broken off within a character
+        cut = _cut_bytes(raw)
+        tally.more["unfinished_bytes"] = cut
+        text = _decoded(raw[: len(raw) - cut])
     opened = text is None
     if opened:
         try:
@@ -73,9 +77,18 @@ def text_of(raw: bytes, *, media: str, coding: str, bytes_max: int) -> tuple[str
         except Unreadable as fault:
             raise Withheld("encoding" if "broken" in fault.what else "too_large") from fault
         text = None if body is raw else _decoded(body)
+        tally.more = {"decoded": True}
     if text is None or "\0" in text:  # a NUL is no text; UTF-16 is full of them
         raise Withheld("encoding")
-    return text, opened
+    return text
+
+
+def _cut_bytes(raw: bytes) -> int:
+    """How many bytes at the end begin a character that does not come whole."""
+    for count in range(1, min(4, len(raw) + 1)):
+        if raw[-count] >= 0xC0:  # the first byte of a character of several
+            return count
+    return 0
 
 
 def _decoded(raw: bytes) -> str | None:
@@ -115,11 +128,18 @@ def document_of(text: str) -> Any:
 
 
 def spelled(document: Any, *, sort: bool = False) -> str:
-    """A document as JSON text."""
+    """A document as JSON text.
+
+    Raises:
+        Withheld: it is nested too deeply.
+    """
     try:
         return orjson.dumps(document, option=orjson.OPT_SORT_KEYS if sort else None).decode("utf-8")
-    except TypeError:  # an integer beyond 64 bits
-        return json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=sort)
+    except TypeError:  # an integer beyond 64 bits, or nested deeper than orjson writes, which reads deeper
+        try:
+            return json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=sort)
+        except RecursionError as error:
+            raise Withheld("not_json") from error
 
 
 def without(text: str, detectors: Detectors, spelling: Spelling, tally: Tally, *, is_json: bool = False) -> str:

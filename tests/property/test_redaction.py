@@ -170,3 +170,25 @@ def test_any_bytes_are_redacted_or_withheld_and_what_is_recorded_holds_no_number
         assert (body is None) == ("withheld" in stated)
         if body:
             assert DETECTORS.find(Meant(body.decode(), "url" if "urlencoded" in media else "json").text) == []
+
+
+@given(
+    st.integers(1, 1_200),
+    st.sampled_from([("[", "]"), ('{"a":', "}"), ('[{"x":', "}]")]),
+    st.sampled_from([FREE, RULED]),
+)
+@settings(max_examples=200, deadline=None)
+def test_documents_of_any_depth_are_redacted_or_withheld(depth: int, brackets: tuple[str, str], side: Any):
+    body, stated = copied(side, (brackets[0] * depth + f'"{10**15}"' + brackets[1] * depth).encode())
+    assert (body is None) == ("withheld" in stated)
+
+
+@given(st.text(min_size=1, max_size=20), st.integers(1, 3))
+@settings(max_examples=200, deadline=None)
+def test_a_stream_that_breaks_off_within_a_character_is_recorded_up_to_its_last_event(text: str, count: int):
+    assume("\0" not in text and "\n" not in text and "\r" not in text)
+    whole = b'data: {"a":"pay 4111111111111111"}\n\n'
+    behind = f'data: {{"a":"{text}\U0001f600'.encode()[:-count]
+    body, stated = copied(FREE, whole + behind, "text/event-stream")
+    assert body == b'data: {"a":"pay [card:****1111]"}\n\n'
+    assert stated == {"detected": {"card": 1}, "unfinished_bytes": len(behind)}
