@@ -63,7 +63,7 @@ def compare(plan: Plan, ground: Ground) -> Results:
         BrokenError: our gateway, the upstream or wrk did not work.
     """
     measured, absent = _start(ground, [each for each in COMPARATORS if each.key in plan.only])
-    _rounds(plan, ground, measured, path=traffic.CHAT_PATH, body=traffic.chat_request())
+    load_rounds(plan, ground, measured, path=traffic.CHAT_PATH, body=traffic.chat_request())
     ours = measured[OURS]
     rows = []
     claims = []
@@ -100,7 +100,7 @@ def bodies(plan: Plan, ground: Ground) -> Results:
     figures: dict[str, object] = {}
     for size in traffic.SIZES_KB:
         measured = {key: Measured(side=each.side, comparator=each.comparator) for key, each in started.items()}
-        _rounds(plan, ground, measured, path=traffic.sized_path(size), body=traffic.sized_request(size))
+        load_rounds(plan, ground, measured, path=traffic.sized_path(size), body=traffic.sized_request(size))
         for key, each in measured.items():
             row = _row(key, each, measured[OURS])
             rows.append(
@@ -143,7 +143,7 @@ def workers(plan: Plan, ground: Ground) -> Results:
         )
         side.probe()
         measured[str(count)] = Measured(side=side)
-    _rounds(plan, ground, measured, path=traffic.CHAT_PATH, body=traffic.chat_request(), cores=every)
+    load_rounds(plan, ground, measured, path=traffic.CHAT_PATH, body=traffic.chat_request(), cores=every)
     one, two = measured["1"], measured["2"]
     ratio = two.per_s / one.per_s
     rows = [
@@ -179,7 +179,7 @@ def _start(ground: Ground, comparators: list[Comparator]) -> tuple[dict[str, Mea
     return measured, absent
 
 
-def _rounds(
+def load_rounds(
     plan: Plan,
     ground: Ground,
     measured: dict[str, Measured],

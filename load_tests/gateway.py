@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from load_tests.process import BrokenError, Process, free_port
 from storage import applications, watermark
@@ -58,8 +60,18 @@ class Gateway:
         return Tally(accepted=accepted, closed=closed, open=accepted - closed - lost, lost=lost)
 
 
-def start(base: Path, stack: ExitStack, *, upstream_port: int, cores: tuple[int, ...], workers: int = 1) -> Gateway:
+def start(
+    base: Path,
+    stack: ExitStack,
+    *,
+    upstream_port: int,
+    cores: tuple[int, ...],
+    workers: int = 1,
+    route: Mapping[str, Any] | None = None,
+) -> Gateway:
     """Start `workers` gateway workers on `cores` before the upstream, ready to be called on return.
+
+    `route` says what its one route has besides, or in place of what all have.
 
     Raises:
         BrokenError: a worker did not start.
@@ -67,7 +79,7 @@ def start(base: Path, stack: ExitStack, *, upstream_port: int, cores: tuple[int,
     base.mkdir(parents=True, exist_ok=True)
     port = free_port()
     configuration = base / "answerable.yaml"
-    configuration.write_text(_configuration(port, upstream_port, workers))
+    configuration.write_text(_configuration(port, upstream_port, workers, route or {}))
     data = base / "data"
     key = applications.create(data, app="bench", tenant="default", now_ns=time.time_ns())
     gateway = Gateway(base, port, key)
@@ -91,7 +103,7 @@ def _wait_for_shard(worker: Process, journal: Path) -> None:
         time.sleep(0.05)
 
 
-def _configuration(port: int, upstream_port: int, workers: int) -> str:
+def _configuration(port: int, upstream_port: int, workers: int, route: Mapping[str, Any]) -> str:
     return json.dumps(  # JSON is YAML
         {
             "deployment": "bench",
@@ -107,6 +119,7 @@ def _configuration(port: int, upstream_port: int, workers: int) -> str:
                     "evidence": "strict",
                     "protocol": "openai",
                     "explain": {"when": "never"},
+                    **route,
                 }
             ],
         },
