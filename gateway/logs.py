@@ -5,12 +5,26 @@ A log line never holds a body, a credential, a customer's number or a query stri
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO, cast
 
 import orjson
 import structlog
 
 from gateway.lines import LineWriter
+
+
+@contextmanager
+def off_loop(level: str) -> Iterator[LineWriter]:
+    """Within, this process' loggers write in a thread: a pipe that nobody reads stops no event loop."""
+    writer = LineWriter()
+    configure(level=level, writer=writer)
+    try:
+        yield writer
+    finally:
+        configure(level=level)
+        writer.close()
 
 
 def configure(*, level: str = "info", writer: LineWriter | None = None) -> None:

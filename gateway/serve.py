@@ -196,7 +196,8 @@ def main(arguments: list[str]) -> int:
     if role.startswith("keeper"):
         from gateway.keeper.app import run_keeper  # noqa: PLC0415
 
-        return asyncio.run(run_keeper(configuration, desk=role == "keeper"))
+        with logs.off_loop(configuration.settings.log.level):
+            return asyncio.run(run_keeper(configuration, desk=role == "keeper"))
     import uvloop  # noqa: PLC0415
 
     from gateway.proxy.app import run  # noqa: PLC0415

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from config.errors import ConfigError
-from gateway import metering, ports
+from gateway import logs, metering, ports
 from gateway.cli.options import ConfigOption, DataOption, configuration
 from gateway.serve import serve as supervise
 
@@ -49,7 +49,9 @@ def keeper(
     metering.share(loaded.data, "keeper")
     from gateway.keeper.app import run_keeper  # noqa: PLC0415 (each role loads only what it needs)
 
-    raise typer.Exit(asyncio.run(run_keeper(loaded, desk=with_desk)))
+    with logs.off_loop(loaded.settings.log.level):
+        code = asyncio.run(run_keeper(loaded, desk=with_desk))
+    raise typer.Exit(code)
 
 
 def desk(config: ConfigOption = None, data: DataOption = None) -> None:
@@ -63,4 +65,6 @@ def desk(config: ConfigOption = None, data: DataOption = None) -> None:
     metering.share(loaded.data, "desk")
     from gateway.keeper.app import run_desk  # noqa: PLC0415 (each role loads only what it needs)
 
-    raise typer.Exit(asyncio.run(run_desk(loaded)))
+    with logs.off_loop(loaded.settings.log.level):
+        code = asyncio.run(run_desk(loaded))
+    raise typer.Exit(code)

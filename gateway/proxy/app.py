@@ -312,12 +312,8 @@ async def run(configuration: Configuration, shard: str, *, reuse_port: bool = Tr
 
     0: ended as asked. 1: the journal failed, start again. 2: it could not start; standard error says why.
     """
-    writer = LineWriter()
-    logs.configure(level=configuration.settings.log.level, writer=writer)
-    try:
+    with logs.off_loop(configuration.settings.log.level) as writer:
         return await _run(configuration, shard, writer, reuse_port=reuse_port)
-    finally:
-        writer.close()
 
 
 async def _run(configuration: Configuration, shard: str, writer: LineWriter, *, reuse_port: bool) -> int:
