@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from config.extract import Extract, PathExpression
 from config.fields import CREDENTIAL_HEADERS, HeaderName, HttpUrl, Name, Scope, Seconds, SecretReference, Section
 from config.redaction import Redact
+
+
+def off_in_yaml(value: object) -> object:
+    """YAML 1.1 reads a bare `off` as false."""
+    return "off" if value is False else value
 
 
 class UpstreamAuth(Section):
@@ -149,6 +154,7 @@ class Route(Section):
     redact: Redact | None = None  # what of a call is hidden before it is recorded
     timeouts: Timeouts = Timeouts()
     disk_full: Literal["refuse", "pass"] = "refuse"
+    idempotency: Annotated[Literal["off", "optional", "required"], BeforeValidator(off_in_yaml)] = "optional"
 
     @model_validator(mode="after")
     def _rows_where_a_protocol_has_them(self) -> Self:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from config.errors import AnswerableError
 from gateway.proxy import headers as heads
 from gateway.proxy.call import Call
+from gateway.proxy.claims import Claim
 from gateway.proxy.exchange import Answered, State
 from gateway.proxy.exchangelog import Exchange
-from gateway.proxy.inbound import Inbound, Reply, error_reply, new_request_id
+from gateway.proxy.idempotency import IDEMPOTENT, NEVER_SENT
+from gateway.proxy.inbound import Inbound, Reply, error_body, error_lines, error_reply, new_request_id
 from gateway.proxy.lanes import Lane, Models
-from gateway.proxy.recording import Recording, Unrecorded
+from gateway.proxy.recording import Evidence
 from gateway.proxy.tracing import Span
 
 PATIENCE_S = 1.0  # an answer that is not complete by then is begun in the journal, and streamed
@@ -26,13 +28,14 @@ class Answer:
         "_keeps",
         "_models",
         "_now",
-        "_received_at",
         "_told",
         "call",
+        "claim",
         "ends_connection",
         "lane",
         "origin",
         "patience_until",
+        "received_at",
         "recording",
         "request",
         "sent_bytes",
@@ -43,16 +46,17 @@ class Answer:
         self,
         request: Inbound,
         lane: Lane,
-        recording: Recording | Unrecorded,
+        recording: Evidence,
         models: Models,
         *,
         sent_bytes: int,
         received_at: float,
         keeps: Callable[[Inbound], bool],
+        claim: Claim | None = None,
     ) -> None:
         """`sent_bytes` are those of the request's body; `received_at` is on the loop's clock, in seconds.
 
-        `keeps` is asked when the head is made.
+        `keeps` is asked when the head is made; `claim` is that of a call with an idempotency key.
         """
         self.request = request
         self.lane = lane
@@ -63,7 +67,8 @@ class Answer:
         self.ends_connection = False  # set where only the connection's end can end the answer
         self._keeps = keeps
         self._models = models
-        self._received_at = received_at
+        self.received_at = received_at
+        self.claim = claim
         self.patience_until = received_at + PATIENCE_S
         self._now = asyncio.get_running_loop().time
         self.call: Call | None = None  # the last attempt
@@ -87,6 +92,8 @@ class Answer:
         answered = self.answered(call, state, streamed=False)
         recorded = await self.recording.close(answered, body, media=understood.media)
         self.ended(answered)
+        if self.claim is not None:
+            await self.claim.keep(call.status, call.headers, understood.lines + recorded, body)
         if call.bodiless:
             length = b"" if call.declared_bytes is None or call.status == 204 else length_line(call.declared_bytes)
         else:
@@ -102,13 +109,24 @@ class Answer:
         answered = self.answered(call, "upstream_aborted", streamed=False, status=error.status, error=error.code)
         recorded = await self.recording.close(answered, body, media=media_of(call) if call else "")
         self.ended(answered)
+        request_id = self.recording.decision or new_request_id()
+        if self.claim is not None:
+            await self._keep_failure(self.claim, error, error_lines(error, extra=recorded), request_id)
         return error_reply(
             error,
-            self.recording.decision or new_request_id(),
+            request_id,
             keep_alive=self.keep_alive,
             extra=recorded,
             body=self.request.head.method != "HEAD",
         )
+
+    async def _keep_failure(self, claim: Claim, error: AnswerableError, lines: bytes, request_id: str) -> None:
+        # an idempotent method may have been sent on a kept connection before the last attempt found none
+        attempted = self.call is not None and self.request.head.method in IDEMPOTENT
+        if error.code in NEVER_SENT and not attempted:
+            await claim.release()
+        else:
+            await claim.keep(error.status, (), lines, error_body(error, request_id))
 
     def head(self, call: Call, ours: bytes, *, keep_alive: bool) -> bytes:
         """Status line and headers for the caller; `ours` are whole lines, framing included."""
@@ -122,7 +140,7 @@ class Answer:
         """What the closing entry says; without `call` the model was never reached."""
         now = self._now()
         lane = self.lane
-        total_us = int((now - self._received_at) * 1e6)
+        total_us = int((now - self.received_at) * 1e6)
         if call is None:
             return Answered(
                 status=status or 502,
@@ -160,7 +178,7 @@ class Answer:
             return
         self._told = True
         lane = self.lane
-        meter, took_s = lane.meter, self._now() - self._received_at
+        meter, took_s = lane.meter, self._now() - self.received_at
         meter.call_s.add(took_s)
         if answered.first_us is not None:
             meter.first_us.add(answered.first_us)
@@ -174,7 +192,7 @@ class Answer:
             for tell in lane.tell:
                 tell(ended)
             if span is not None and lane.tracing is not None:
-                lane.tracing.end(span, ended, self.call, received_at=self._received_at, origin=self.origin)
+                lane.tracing.end(span, ended, self.call, received_at=self.received_at, origin=self.origin)
 
 
 def media_of(call: Call) -> str:

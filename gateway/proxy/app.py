@@ -23,6 +23,7 @@ from gateway.exposition import Scrapers
 from gateway.lines import LineWriter
 from gateway.proxy import modes
 from gateway.proxy.callers import Applications, Callers
+from gateway.proxy.claims import Claims
 from gateway.proxy.counts import Counts
 from gateway.proxy.exchangelog import ExchangeLog
 from gateway.proxy.gauges import Gauges, Held
@@ -148,6 +149,7 @@ class Worker:
         for lane in self._lanes:
             lane.tracing = tracing
         self._tracing = tracing
+        self._claims = Claims(data, self._shard, self._budget)
         self._handler = Handler(
             bounds=Bounds(
                 header_bytes_max=gateway.header_bytes_max,
@@ -165,6 +167,7 @@ class Worker:
             quotas=self._quotas,
             log=self._log,
             own=Own(data, self.counts, self._watch.now, scrapers=Scrapers(settings.metrics.allow)),
+            claims=self._claims,
         )
         self._plane = DataPlane(
             self._handler,
@@ -196,6 +199,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._upstreams.close()
+        await self._claims.close()
         await self._callers.close()
         if self._quotas is not None:
             self._quotas.close()
@@ -226,6 +230,8 @@ class Worker:
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._upstreams.start()
+        if any(route.idempotency != "off" for route in self._configuration.settings.routes):
+            self._claims.start()
         self._tasks = [
             asyncio.create_task(self._tick(), name="deadlines"),
             asyncio.create_task(self._look(), name="files"),
@@ -251,6 +257,7 @@ class Worker:
         while True:
             await asyncio.sleep(LOOK_S)
             await self._known.refresh()
+            self._claims.tick(loop.time())
             await asyncio.to_thread(self._models.look)
             if self._listener is not None:
                 await asyncio.to_thread(self._listener.look)

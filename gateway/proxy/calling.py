@@ -12,12 +12,12 @@ import asyncio
 from gateway.proxy.answers import Answer
 from gateway.proxy.call import Call
 from gateway.proxy.errors import UpstreamFailed, UpstreamSlow
+from gateway.proxy.idempotency import IDEMPOTENT
 from gateway.proxy.pool import Pool
 from gateway.proxy.replicas import Seat
 from gateway.proxy.upstream import Connection
 
 REPEATABLE = frozenset({"upstream_no_answer", "upstream_gone"})
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
 
 async def ask(answer: Answer, pool: Pool, method: str, head: bytes, body: bytes) -> Call:

@@ -141,3 +141,43 @@ class UpstreamSlow(AnswerableError):
     code = "upstream_timeout"
     status = 504
     advice = "Look at the model endpoint's load, or raise the route's timeouts."
+
+
+class KeyReused(AnswerableError):
+    """An `Idempotency-Key` came before with another body, method or target."""
+
+    code = "idempotency_key_reused"
+    status = 422
+    advice = "Send a fresh key with each new request; repeat a key only with the very same bytes."
+
+
+class NotRepeated(AnswerableError):
+    """A repeat of a call whose answer cannot be given: it is still under way, or nothing is left to repeat.
+
+    `decision` is the first call's Decision-Id; with `retry_after_s` it is worth asking again.
+    """
+
+    code = "idempotency_outcome_unknown"
+    status = 409
+    advice = "Look the decision up by its Decision-Id; send a fresh key if the model may run again."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        decision: str,
+        retry_after_s: int | None = None,
+        advice: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code, advice=advice)
+        self.decision = decision
+        self.retry_after_s = retry_after_s
+
+
+class RepeatsUnavailable(AnswerableError):
+    """What is known of keys cannot be read or written now; only calls that carry one are refused."""
+
+    code = "idempotency_unavailable"
+    status = 503
+    advice = "Look at DATA/idempotency (disk, rights) and the gateway's log; calls without a key are served."

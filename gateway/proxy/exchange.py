@@ -167,6 +167,12 @@ def closing(asked: Asked, answered: Answered, *, ts_ns: int, parts: tuple[Part, 
     )
 
 
+def repeat(asked: Asked, answered: Answered, *, ts_ns: int, first: str) -> Draft:
+    """The entry that closes a repeat: a call of its own, which names the `first` decision and has no parts."""
+    draft = closing(asked, answered, ts_ns=ts_ns, parts=(), prev=())
+    return replace(draft, fields={**draft.fields, "repeats": first})
+
+
 class Closings:
     """Closing entries of short calls, filled into forms: what they share is encoded once per caller and route.
 

@@ -21,6 +21,7 @@ from config.errors import AnswerableError
 from gateway.proxy.answers import Answer
 from gateway.proxy.callers import Callers
 from gateway.proxy.calling import ask, ask_one_of
+from gateway.proxy.claims import Claim, Claims
 from gateway.proxy.counts import Counts
 from gateway.proxy.errors import (
     BadRequest,
@@ -43,11 +44,13 @@ from gateway.proxy.own import Own
 from gateway.proxy.quotas import Quotas
 from gateway.proxy.recording import Recorder, Recording, Unrecorded
 from gateway.proxy.redacting import Redacting
+from gateway.proxy.repeating import Repetition, repeat
 from gateway.proxy.replicas import Seat, Steering
 from gateway.proxy.routes import Routes
 from gateway.proxy.streams import stream
 from gateway.proxy.tracing import Span
 from storage.errors import JournalFull
+from storage.firsts import First
 
 ENDS_CONNECTION = frozenset({NotForwarded.code, HeadTooLarge.code, BadRequest.code})
 # the parser reads RTSP and ICE too, and takes their requests for HTTP/1.0
@@ -86,6 +89,7 @@ class Handler:
         gauge: Gauge,
         counts: Counts,
         own: Own,
+        claims: Claims,
         quotas: Quotas | None = None,
         log: ExchangeLog | None,
     ) -> None:
@@ -101,6 +105,7 @@ class Handler:
         self._counts = counts
         self._own = own
         self._quotas = quotas
+        self._claims = claims
         self._log = log
         self._heads = Heads()
         self._now = asyncio.get_running_loop().time
@@ -171,13 +176,24 @@ class Handler:
                 if head is None:
                     head = Head(message, credential, match, self._lanes[match.index])
                     self._heads.keep(message, head, request.cut)
+                if head.key is not None:
+                    return await self._once(request, caller, head, head.key, body=body, received_ns=received_ns)
                 return await self._seated(request, caller, head, body, received_ns)
             finally:
                 self._budget.give_back(len(body))
         finally:
             self._gauge.leave()
 
-    async def _seated(self, request: Inbound, caller: Caller, head: Head, body: bytes, received_ns: int) -> Reply:
+    async def _seated(
+        self,
+        request: Inbound,
+        caller: Caller,
+        head: Head,
+        body: bytes,
+        received_ns: int,
+        *,
+        claim: Claim | None = None,
+    ) -> Reply:
         """Take a place at the model, be admitted, and exchange; the place is given back in every case."""
         lane = head.lane
         steering = lane.steering
@@ -191,15 +207,45 @@ class Handler:
             span = None if tracing is None else tracing.begin(head.parent)
             trace = head.trace if span is None else span.trace_hex
             recording = self._admit(
-                request.head, caller, head, body=body, received_ns=received_ns, trace=trace, redacting=redacting
+                request.head,
+                caller,
+                head,
+                claim,
+                body=body,
+                received_ns=received_ns,
+                trace=trace,
+                redacting=redacting,
             )
             request.admitted = True
-            return await self._exchange(request, head, body, recording, seat=seat, span=span)
+            return await self._exchange(request, head, body, recording, seat=seat, span=span, claim=claim)
         finally:
             if redacting is not None:
                 redacting.let_go()
             if seat is not None:
                 seat.leave()
+
+    async def _once(
+        self, request: Inbound, caller: Caller, head: Head, key: bytes, *, body: bytes, received_ns: int
+    ) -> Reply:
+        """A call with an idempotency key: served if it is the first with it, else given the first one's answer.
+
+        Raises:
+            KeyReused, NotRepeated, RepeatsUnavailable: as `Claims.claim`.
+        """
+        message = request.head
+        claim = await self._claims.claim(
+            caller,
+            key,
+            (message.method.encode("ascii"), message.path.encode("utf-8", "surrogateescape"), body),
+            decision=self._recorder.journal.new_id(),
+            lease_s=head.lane.lease_s,
+        )
+        if isinstance(claim, First):
+            return await self._repeat(request, caller, head, body, claim, received_ns=received_ns)
+        try:
+            return await self._seated(request, caller, head, body, received_ns, claim=claim)
+        finally:
+            claim.end(ran=request.admitted)
 
     def _check_head(self, request: Inbound) -> None:
         head = request.head
@@ -278,6 +324,7 @@ class Handler:
         message: RawRequestMessage,
         caller: Caller,
         head: Head,
+        claim: Claim | None,
         *,
         body: bytes,
         received_ns: int,
@@ -313,7 +360,7 @@ class Handler:
         about = lane.capturing.about(head.said, body)  # of the body as it came: case and subject become pseudonyms
         hidden = NOTHING if about is None else recorder.hidden(tenant, about)
         asked = Asked(
-            decision=recorder.journal.new_id(),
+            decision=recorder.journal.new_id() if claim is None else claim.decision,
             record=match.record,
             caller=caller,
             terms=lane.terms,
@@ -330,13 +377,54 @@ class Handler:
             body if redacting is None else redacting.body,
             media=head.media if redacting is None else redacting.media,
             target=message.path if redacting is None else redacting.target,
-            may_pass=route.disk_full == "pass",
+            # with a key never: a repeat would name a decision that is nowhere
+            may_pass=route.disk_full == "pass" and claim is None,
             redacting=redacting,
         )
         if recording is not None:
             return recording
         self._counts.unrecorded(route.name)
         return Unrecorded(asked)
+
+    async def _repeat(
+        self, request: Inbound, caller: Caller, head: Head, body: bytes, first: First, *, received_ns: int
+    ) -> Reply:
+        """The first call's answer once more; the repeat is a call of its own, and the model is not asked.
+
+        Raises:
+            storage.errors.JournalFull, JournalStopped: 503.
+        """
+        received_at = asyncio.get_running_loop().time()
+        recorder, lane = self._recorder, head.lane
+        about = lane.capturing.about(head.said, body)
+        hidden = NOTHING if about is None else recorder.hidden(caller.tenant, about)
+        stated: dict[str, object] | None = None
+        if lane.redaction is not None:
+            redacting = Redacting(lane.redaction, recorder.keyed(caller.tenant), self._budget)
+            hidden, stated = redacting.about(hidden), redacting.stated
+        asked = Asked(
+            decision=recorder.journal.new_id(),
+            record="call",
+            caller=caller,
+            terms=lane.terms,
+            method=request.head.method,
+            path=head.match.stated,
+            received_ns=received_ns,
+            trace=head.trace,
+            about=hidden,
+            headers={},
+            redacted=stated or None,  # neither body nor headers are recorded again
+        )
+        repetition = Repetition(recorder, asked, first)
+        request.admitted = True
+        answer = Answer(
+            request, lane, repetition, self._models, sent_bytes=len(body), received_at=received_at, keeps=self._keeps
+        )
+        try:
+            return await repeat(answer, first)
+        except BaseException:
+            repetition.lose(answer.lost())
+            raise
 
     async def _exchange(
         self,
@@ -347,6 +435,7 @@ class Handler:
         *,
         seat: Seat | None,
         span: Span | None,
+        claim: Claim | None,
     ) -> Reply:
         """Ask the model and pass its answer on; the recording is closed in every case."""
         received_at = self._now()
@@ -359,6 +448,7 @@ class Handler:
             sent_bytes=len(body),
             received_at=received_at,
             keeps=self._keeps,
+            claim=claim,
         )
         answer.span = span
         try:

@@ -3,7 +3,7 @@
 A client that keeps its connection sends the same head, byte for byte, with every request of a kind. So the bytes are
 the key: what they say of route, trace and media type, and the head that the model gets for them, is kept for the next
 one. Who the credential speaks for is not: that is asked each time, since keys are revoked. Heads that name people
-(`Answerable-…`), expect something or are long are not kept.
+(`Answerable-…`), carry an idempotency key, expect something or are long are not kept.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from gateway.proxy import headers as heads
 from gateway.proxy.errors import BadRequest
 from gateway.proxy.exchange import said_in, trace_of
 from gateway.proxy.framing import Cut
+from gateway.proxy.idempotency import SAFE, key_in
 from gateway.proxy.lanes import Lane
 from gateway.proxy.routes import Match
 from gateway.proxy.tracing import HEADER, Parent, Span, parent_of
@@ -34,6 +35,7 @@ class Head:
         "_upstream",
         "coding",
         "credential",
+        "key",
         "lane",
         "match",
         "media",
@@ -62,6 +64,9 @@ class Head:
         self.said: Mapping[str, str] = {} if match.record == "none" else said_in(raw)
         self.trace = trace_of(raw)
         self.recorded = heads.recorded(raw, lane.recorded_request) if lane.recorded_request else {}
+        self.key: bytes | None = None
+        if lane.idempotency != "off" and match.record != "none" and message.method not in SAFE:
+            self.key = key_in(raw, required=lane.idempotency == "required")
         self.media = heads.media(message.headers.get("Content-Type", ""))
         self.coding = ",".join(message.headers.getall("Content-Encoding", []))
 
@@ -98,7 +103,7 @@ class Heads:
         """Remember it, unless it names people, is long, or expects to be told to go on; `cut` is how it came."""
         raw = message.raw_headers
         size_bytes = len(message.path) + sum(len(name) + len(value) for name, value in raw)
-        if head.said or size_bytes > REMEMBERED_BYTES_MAX or "Expect" in message.headers:
+        if head.said or head.key is not None or size_bytes > REMEMBERED_BYTES_MAX or "Expect" in message.headers:
             return
         if len(self._known) >= REMEMBERED_MAX:
             self._known.clear()

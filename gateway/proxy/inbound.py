@@ -23,7 +23,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from config.errors import AnswerableError
-from gateway.proxy.errors import Forbidden, TooMany
+from gateway.proxy.errors import Forbidden, NotRepeated, TooMany
 from gateway.proxy.framing import Cut
 from gateway.proxy.headers import status_line
 
@@ -218,12 +218,22 @@ class Reply(web.StreamResponse):
         self._eof_sent = True
 
 
+def error_body(error: AnswerableError, request_id: str) -> bytes:
+    """The one error shape."""
+    return orjson.dumps(error.as_json(request_id))
+
+
+def error_lines(error: AnswerableError, *, extra: bytes = b"") -> bytes:
+    """Status line and header lines of an error, without framing; `extra` are whole lines."""
+    return b"%bContent-Type: application/json\r\nCache-Control: no-store\r\n%b" % (status_line(error.status), extra)
+
+
 def error_reply(
     error: AnswerableError, request_id: str, *, keep_alive: bool, extra: bytes = b"", body: bool = True
 ) -> Reply:
     """The one error shape as an answer; `extra` are whole header lines; without `body` for an answer to HEAD."""
-    shape = orjson.dumps(error.as_json(request_id))
-    lines = [status_line(error.status), b"Content-Type: application/json\r\nCache-Control: no-store\r\n", extra]
+    shape = error_body(error, request_id)
+    lines = [error_lines(error, extra=extra)]
     if error.status == 401:
         lines.append(b'WWW-Authenticate: Bearer realm="answerable"\r\n')
     if isinstance(error, Forbidden):
@@ -231,8 +241,11 @@ def error_reply(
     if isinstance(error, TooMany):
         fields = error.policy.encode("ascii"), error.state.encode("ascii")
         lines.append(b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % fields)
-    if error.status in (429, 503):
-        lines.append(b"Retry-After: %d\r\n" % getattr(error, "retry_after_s", RETRY_AFTER_S))
+    retry_after_s = getattr(error, "retry_after_s", RETRY_AFTER_S if error.status in (429, 503) else None)
+    if retry_after_s is not None:
+        lines.append(b"Retry-After: %d\r\n" % retry_after_s)
+    if isinstance(error, NotRepeated):
+        lines.append(b"Decision-Id: %b\r\n" % error.decision.encode("ascii"))
     if not keep_alive:
         lines.append(b"Connection: close\r\n")
     lines.append(b"Content-Length: %d\r\n\r\n" % len(shape))

@@ -21,6 +21,7 @@ from gateway.proxy.counts import Counts
 from gateway.proxy.errors import BadRequest, Forbidden
 from gateway.proxy.exchange import Caller, Capturing, Model, Terms
 from gateway.proxy.exchangelog import Tell
+from gateway.proxy.idempotency import HEADER as KEY_HEADER
 from gateway.proxy.limits import Budget
 from gateway.proxy.pool import Pool, Upstreams
 from gateway.proxy.redacting import Redaction
@@ -29,6 +30,7 @@ from gateway.proxy.tracing import HEADER, Tracing
 
 MODELS_FILE = "models.json"
 VERSION_CHARS_MAX = 128  # of a version as an answer announces it
+LEASE_MORE_S = 120.0  # a slow disk, a caller that stalls
 VERSIONS_MAX = 100  # announced versions that are remembered with their digests
 
 
@@ -110,6 +112,11 @@ class Lane:
         dropped = heads.REQUEST_DROPPED | heads.names(route.forward.request.deny)
         if configuration.settings.callers.mode != "open":
             dropped |= frozenset(CARRIERS)  # what proves the caller to us is not the model's to see
+        self.idempotency = route.idempotency
+        self.lease_s = _lease_s(route)
+        if route.idempotency != "off" and KEY_HEADER not in heads.names(route.forward.request.allow or ()):
+            # applications share the upstream's credential there: two that use the same key would share an answer
+            dropped |= {KEY_HEADER}
         self._fixed = b"Host: " + self.pool.origin.authority + b"\r\n" + heads.VIA
         if route.upstream_auth is not None:
             self._fixed += _credential(route, configuration)
@@ -185,6 +192,13 @@ def _model(declared: RouteModel, announced: str | None, models: Models) -> Model
         digest=models.digest(declared.name, version),
         source="declared" if announced is None else "announced",
     )
+
+
+def _lease_s(route: Route) -> float:
+    """Longer than any call of the route can be under way: it waits, connects, is answered, is taken by its caller."""
+    times = route.timeouts
+    waits_s = 0.0 if route.concurrency is None else route.concurrency.wait_s
+    return waits_s + times.connect_s * (2 + len(route.replicas)) + times.total_s + LEASE_MORE_S
 
 
 def _allowed(lists: HeaderLists) -> frozenset[bytes] | None:

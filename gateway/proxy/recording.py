@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.proxy import exchange
 from gateway.proxy.exchange import About, Answered, Asked
@@ -32,6 +32,29 @@ WHOLE_BYTES_MAX = 1024 * 1024  # a longer body is sealed in pieces of this size,
 REQUEST, RESPONSE, TARGET = 0, 1, 2  # the parts' indices
 
 _OWN_TENANT = "*"
+
+
+class Evidence(Protocol):
+    """What closes one call: a `Recording`, nothing (`Unrecorded`), or a repeat's (`repeating.Repetition`)."""
+
+    asked: Asked
+    decision: str
+    holds: bool
+
+    def begin(self) -> None:
+        """It is open for long."""
+
+    async def begun(self) -> bytes:
+        """The headers of a stream."""
+
+    async def piece(self, data: bytes, media: str) -> None:
+        """A piece of a streamed answer."""
+
+    async def close(self, answered: Answered, body: bytes | None, /, *, media: str) -> bytes:
+        """Its end, durable on return, and the headers that say so."""
+
+    def lose(self, answered: Answered) -> None:
+        """The gateway gives up."""
 
 
 class Unrecorded:

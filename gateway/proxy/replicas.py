@@ -18,10 +18,9 @@ from gateway.proxy.counts import Counts
 from gateway.proxy.errors import UpstreamFailed, UpstreamOpen, UpstreamSlow
 from gateway.proxy.gate import Gate
 from gateway.proxy.health import Health
+from gateway.proxy.idempotency import NEVER_SENT
 from gateway.proxy.pool import Pool
 
-# failures in which no byte of the request was written: another replica may have it, whatever its method
-NEVER_SENT = frozenset({"upstream_unreachable", "upstream_tls", "upstream_connect_timeout", "upstream_gone"})
 NOT_ITS_FAULT = frozenset({"given_up", "caller_gone"})  # ends of a call that say nothing of the replica
 ANSWERED, BAD_STATUS = "answered", "bad_status"
 OPENED, CLOSED, UNHEALTHY, HEALTHY = "opened", "closed", "unhealthy", "healthy"

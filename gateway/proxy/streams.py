@@ -14,6 +14,7 @@ from config.errors import AnswerableError
 from gateway.proxy import headers as heads
 from gateway.proxy.answers import Answer, length_line, media_of
 from gateway.proxy.call import Call
+from gateway.proxy.claims import Claim
 from gateway.proxy.errors import UpstreamFailed, UpstreamSlow
 from gateway.proxy.exchange import State
 from gateway.proxy.holding import Holding
@@ -54,6 +55,8 @@ class _Outlet:
         self._call = call
         self._request = answer.request
         self._declared = call.declared_bytes
+        self._recorded = ours
+        self._claim = answer.claim
         self._chunked = self._declared is None and self._request.speaks_chunks
         if self._declared is not None:
             ours += length_line(self._declared)
@@ -79,6 +82,8 @@ class _Outlet:
                 self._caller_gone()
             await self._pieces()
             await self._close("client_aborted" if self._request.gone else "complete", None)
+            if self._claim is not None:
+                await self._keep(self._claim)
         except (AnswerableError, asyncio.CancelledError) as error:
             await self._broken(error)
             return Reply(b"", keep_alive=False)
@@ -97,6 +102,8 @@ class _Outlet:
         while piece := await call.take():
             taken += len(piece)
             await recording.piece(piece, self._media)
+            if self._claim is not None:
+                self._claim.piece(piece)
             if not recording.holds:
                 leaving = piece
             elif self._declared is None:
@@ -127,6 +134,11 @@ class _Outlet:
         await self._answer.recording.close(answered, None, media=self._media)
         self._answer.ended(answered)
 
+    async def _keep(self, claim: Claim) -> None:
+        call = self._call
+        assert call.head is not None
+        await claim.keep(call.status, call.headers, call.head.lines + self._recorded)
+
     async def _broken(self, error: BaseException) -> None:
         """Cut the connection and close the call with its true state."""
         gone = self._request.gone
@@ -143,6 +155,8 @@ class _Outlet:
             await self._close("upstream_aborted", error.code)
         else:  # the journal writes no more: what was begun is closed by recovery
             raise error
+        if self._claim is not None:
+            await self._claim.settle("incomplete")
 
     def _caller_gone(self) -> None:
         self._call.fail(UpstreamFailed("the caller is gone", code="caller_gone", sent=True))
