@@ -8,7 +8,7 @@ import typer
 
 from config.errors import AnswerableError
 from gateway import logs
-from gateway.cli import evidence, keys, models, serving, settings, showing
+from gateway.cli import evidence, keys, models, receipts, serving, settings, showing
 
 app = typer.Typer(
     name="answerable",
@@ -46,6 +46,7 @@ app.command("token")(keys.token)
 app.add_typer(models.app, name="models")
 app.command("why")(evidence.why)
 app.command("verify")(evidence.verify)
+app.add_typer(receipts.app, name="receipt")
 app.command("migrate")(evidence.migrate)
 app.command("rebuild")(evidence.rebuild)
 app.command("doctor")(evidence.doctor)

@@ -12,7 +12,8 @@ from gateway.desk.sessions import Grant
 
 PURPOSE_HEADER: Final = "Answerable-Purpose"
 TICKET_HEADER: Final = "Answerable-Ticket"
-RETRY_S: Final = 2  # until a checkpoint covers a fresh entry; one is signed each second
+RETRY_S: Final = 5  # until the log of logs holds a checkpoint over a fresh entry, by the default of ledger.log_s
+FORMATS: Final = {"text": 0, "log": 1}  # which of the two proofs
 
 
 def answered(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -66,15 +67,22 @@ class Api:
         return answered(await self._service.decision(caller.viewer, identifier, stated=self._stated(request)))
 
     async def proof(self, request: web.Request) -> web.Response:
-        """`GET /v1/decisions/{id}/proof`: JSON, or the tlog-proof as text (`Accept: text/plain`); 202 before that."""
+        """`GET /v1/decisions/{id}/proof`: JSON, or one of the two tlog-proofs as text; 202 until both exist.
+
+        The first as text by `Accept: text/plain` or `format=text`, the second by `format=log`.
+        """
         caller = await self._callers.of(request)
         found = await self._service.proof(caller.viewer, request.match_info["id"], stated=self._stated(request))
-        if not found["proofs"]:
+        form = request.query.get("format")
+        if form is None and request.headers.get("Accept", "").startswith("text/plain"):
+            form = "text"
+        number = FORMATS.get(form or "", 0)
+        if found["state"] != "included" and (form is None or len(found["proofs"]) <= number):
             return answered(found, status=202, headers={"Retry-After": str(RETRY_S)})
-        if request.headers.get("Accept", "").startswith("text/plain") or request.query.get("format") == "text":
-            name = f"{found['decision']}.tlog-proof"
+        if form in FORMATS:
+            name = f"{found['decision']}{'' if number == 0 else '.log'}.tlog-proof"
             return web.Response(
-                text=found["proofs"][0]["text"],
+                text=found["proofs"][number]["text"],
                 content_type="text/plain",
                 headers={"Content-Disposition": f'attachment; filename="{name}"'},
             )

@@ -27,6 +27,7 @@ from gateway.desk.roles import TRY_PURPOSE, viewer
 from gateway.desk.service import Service
 from gateway.desk.sessions import Grants, Invitation, Signins
 from gateway.desk.signin import SigninPages
+from gateway.desk.tlog import LogPages
 from gateway.desk.trypages import TryPages
 from gateway.desk.views import Views
 from gateway.exposition import MEDIA, Scrapers, exposition
@@ -89,6 +90,7 @@ class Desk:
                     if context.trying
                     else ()
                 ),
+                *LogPages(context, self._service, self._callers).routes(),
                 web.get("/static/{name}", self._static),
                 web.get("/openapi.json", self._openapi),
                 web.get("/healthz", self._healthz),
@@ -193,7 +195,7 @@ class Desk:
             headers["WWW-Authenticate"] = "Bearer"
         if error.status == 503:
             headers["Retry-After"] = "5"
-        if request.path.startswith("/v1/") or request.path.endswith(".json"):
+        if request.path.startswith(("/v1/", "/log/")) or request.path.endswith(".json"):
             return answered(error.as_json(request_id), status=error.status, headers=headers)
         caller = await self._known(request)
         if caller is None and error.status == 401:

@@ -57,7 +57,7 @@ class Access:
     tenant: str
     actor: str  # "<issuer>|<subject>"
     role: str  # the roles, comma between them
-    action: str  # lookup, case, decisions, decision, proof, try
+    action: str  # lookup, case, decisions, decision, proof, entries, try
     purpose: str  # one of gateway.desk.roles.PURPOSES
     ticket: str | None
     outcome: Outcome
@@ -73,13 +73,18 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The proof of one entry: a C2SP tlog-proof up to its shard's checkpoint, verified before it is handed out."""
+    """The proof of one entry, verified before it is handed out: a C2SP tlog-proof up to its shard's checkpoint.
+
+    `second` is the one from that checkpoint to the log of logs; None while that one does not hold it.
+    """
 
     origin: str
     seq: int
     leaf: bytes
     size: int  # of the checkpoint's tree
     text: str
+    second: str | None = None
+    log_size: int | None = None  # leaves under the second proof's checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,8 +112,9 @@ _SCHEMAS: Final[dict[str, Any]] = {
         "properties": {
             "decision": _UUID,
             "entry": _object(origin=_TEXT, seq={"type": "integer"}, leaf=_TEXT),
-            "state": {"enum": ["pending", "included"]},
+            "state": {"enum": ["pending", "checkpointed", "included"]},
             "checkpoint_size": {"type": "integer"},
+            "log_size": {"type": "integer"},
             "proofs": _list(_object(of=_TEXT, text={"type": "string", "description": "a C2SP tlog-proof"})),
             "links": _object(self=_TEXT, page=_TEXT),
         },
@@ -203,10 +204,14 @@ DOCUMENT: Final[dict[str, Any]] = {
         "/v1/decisions/{id}": _get("decision", "The justification of one decision", "Justification", [_ID, *_PURPOSE]),
         "/v1/decisions/{id}/proof": _get(
             "proof",
-            "The proof that the decision's entry stands in the ledger",
+            "The two proofs that the decision's entry stands in its ledger, and that one in the log of logs",
             "Proof",
-            [_ID, _query("format", {"enum": ["text"]}, "the tlog-proof alone, as text"), *_PURPOSE],
-            **{"202": _says("No signed checkpoint covers the entry yet; see Retry-After", "Proof")},
+            [
+                _ID,
+                _query("format", {"enum": ["text", "log"]}, "one tlog-proof alone, as text: the first, or the second"),
+                *_PURPOSE,
+            ],
+            **{"202": _says("The log of logs does not hold a checkpoint over the entry yet; see Retry-After", "Proof")},
         ),
         "/healthz": {
             "get": {

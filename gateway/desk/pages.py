@@ -147,7 +147,7 @@ class Pages:
             caller,
             "proof.html",
             doc=found,
-            again=None if found["proofs"] else again(request),
+            again=None if found["state"] == "included" else again(request),
             twin=found["links"]["self"],
         )
 

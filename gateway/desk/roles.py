@@ -31,6 +31,7 @@ class Right(StrEnum):
     ATTRIBUTIONS = "attributions"  # contributions, baseline, quality figures
     VALUES = "values"  # the person's values beside the contributions
     PROOF = "proof"  # verify, download proofs
+    ENTRIES = "entries"  # all entries of a ledger, of every tenant
     ACCESSES = "accesses"  # who looked at what and why
     TRY = "try"  # the try page
 
@@ -44,19 +45,21 @@ class Role(StrEnum):
     MODEL_OWNER = "model_owner"
     DPO = "dpo"
     ADMIN = "admin"
+    AUDITOR = "auditor"  # of the whole deployment: ledgers with their entries; no content, no reasons
     DEVELOPER = "developer"
 
 
 # A second person's approval opens content to compliance and dpo; until approvals exist they see its shape.
 RIGHTS: Mapping[Role, frozenset[Right]] = {
     Role.SUPPORT: frozenset({Right.LOOKUP, Right.REASONS, Right.PERSON, Right.CONTENT_MASKED}),
-    Role.COMPLIANCE: frozenset(Right) - {Right.CONTENT, Right.TRY},
-    Role.REGULATOR: frozenset(Right) - {Right.TRY},
+    Role.COMPLIANCE: frozenset(Right) - {Right.CONTENT, Right.TRY, Right.ENTRIES},
+    Role.REGULATOR: frozenset(Right) - {Right.TRY, Right.ENTRIES},
     Role.MODEL_OWNER: frozenset({Right.LIST, Right.REASONS, Right.ATTRIBUTIONS, Right.CONTENT_MASKED, Right.PROOF}),
     Role.DPO: frozenset(
         {Right.LOOKUP, Right.LIST, Right.REASONS, Right.PERSON, Right.CONTENT_MASKED, Right.PROOF, Right.ACCESSES}
     ),
     Role.ADMIN: frozenset({Right.PROOF}),
+    Role.AUDITOR: frozenset({Right.PROOF, Right.ENTRIES}),
     Role.DEVELOPER: frozenset(Right),
 }
 TITLES: Mapping[Role, str] = {
@@ -66,6 +69,7 @@ TITLES: Mapping[Role, str] = {
     Role.MODEL_OWNER: "Model owner",
     Role.DPO: "Data protection officer",
     Role.ADMIN: "Administrator",
+    Role.AUDITOR: "Auditor",
     Role.DEVELOPER: "Developer",
 }
 TRY_PURPOSE = "try"

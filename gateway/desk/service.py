@@ -195,7 +195,9 @@ class Service:
         return document(sealed, viewer, route=self._routes.get(found.route or ""), job=self._context.job(identifier))
 
     async def proof(self, viewer: Viewer, identifier: str, *, stated: Grant | None) -> dict[str, Any]:
-        """The proof that one decision's entry stands in its shard's ledger; `proofs` is empty while none exists yet.
+        """The two proofs that one decision's entry stands in its shard's ledger, and that ledger in the log of logs.
+
+        `proofs` has the first alone, or none, while the rest does not exist yet; `state` says which.
 
         Raises:
             ForbiddenError, PurposeRequiredError, NotFoundError, or what the proof's own checks raise.
@@ -210,13 +212,17 @@ class Service:
         told: dict[str, Any] = {
             "decision": found.id,
             "entry": {"origin": found.origin, "seq": found.seq, "leaf": b64(found.leaf)},
-            "state": "pending" if proof is None else "included",
+            "state": "pending" if proof is None else "checkpointed" if proof.second is None else "included",
             "proofs": [],
             "links": {"self": f"/v1/decisions/{found.id}/proof", "page": f"/decisions/{found.id}/proof"},
         }
         if proof is not None:
             told["checkpoint_size"] = proof.size
             told["proofs"] = [{"of": "the entry, to its shard's signed checkpoint", "text": proof.text}]
+        if proof is not None and proof.second is not None:
+            told["log_size"] = proof.log_size
+            of = "that checkpoint, to the signed log of logs"
+            told["proofs"].append({"of": of, "text": proof.second})
         return told
 
     async def tried(self, viewer: Viewer, *, rows: int) -> None:

@@ -17,6 +17,7 @@ from gateway.keeper import counting, health
 from gateway.keeper.keeper import Keeper
 from gateway.keeper.lifecycle import register
 from gateway.keeper.parts import Parts
+from gateway.keeper.receiptcheck import check_receipt
 from gateway.keeper.settling import Target
 from gateway.keeper.socket import Command, Lines
 from gateway.keeper.threads import Told
@@ -24,6 +25,7 @@ from gateway.keeper.verifying import verify
 from gateway.keeper.writing import Writer
 from storage.errors import StorageError
 from storage.migrate import migrate
+from storage.receiptcheck import Standing
 from storage.trust import TrustPolicy
 
 NEEDS_JOURNAL: Final = frozenset({"models-register", "why"})
@@ -65,6 +67,7 @@ class Commands:
             "models-check": self.models_check,
             "models-register": self.models_register,
             "rebuild": self.rebuild,
+            "receipt-check": self.receipt_check,
             "settle": self.settle,
             "signin-code": self.signin_code,
             "status": self.status,
@@ -145,6 +148,14 @@ class Commands:
         claims = [claim.as_json() for claim in report.claims]
         result = {"entries": report.entries, "checked": dict(report.checked), "claims": claims}
         yield {"result": result, "exit": report.exit_code}
+
+    async def receipt_check(self, arguments: Mapping[str, Any]) -> Lines:
+        """What became of a receipt; exit 0 included, 1 contradicted, 2 pending or unprovable."""
+        text = _required(arguments, "receipt", str)
+        await self._parts.library.look(discover=True)
+        judged = await asyncio.to_thread(check_receipt, self._parts, text)
+        code = {Standing.INCLUDED: 0, Standing.CONTRADICTED: 1}.get(judged.standing, 2)
+        yield {"result": judged.as_json(), "exit": code}
 
     async def models_register(self, arguments: Mapping[str, Any]) -> Lines:
         """Register a model, and state it in the ledger."""

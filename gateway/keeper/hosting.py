@@ -16,7 +16,7 @@ from gateway.desk.app import Desk, create
 from gateway.desk.context import Access, Context, Job, Proof
 from gateway.keeper.opening import by_part, opened
 from gateway.keeper.writing import Content, Writer
-from storage import proofs, queries
+from storage import logproofs, proofs, queries
 from storage.clickhouse import Database
 from storage.entries import decode
 from storage.keys import Keyring
@@ -90,11 +90,28 @@ class Host:
     async def prove(self, origin: str, seq: int) -> Proof | None:
         """The proof of one entry, verified before it is handed out; None while no checkpoint covers it."""
         public = self.keyring.log.public_key().public_bytes_raw()
-        proven = await asyncio.to_thread(proofs.prove, self.database, origin, seq, public=public)
-        if proven is None:
-            return None
-        text = proven.text.decode()
-        return Proof(origin=proven.origin, seq=proven.seq, leaf=proven.leaf, size=proven.size, text=text)
+        return await asyncio.to_thread(proof_of, self.database, origin, seq, public=public)
+
+
+def proof_of(database: Database, origin: str, seq: int, *, public: bytes) -> Proof | None:
+    """The double proof of one entry; the first of the two alone until the log of logs has it; None before. Blocking.
+
+    Raises:
+        Unverifiable: what is stored is not what was signed.
+    """
+    doubly = logproofs.prove_twice(database, origin, seq, public=public)
+    proven = proofs.prove(database, origin, seq, public=public) if doubly is None else doubly.entry
+    if proven is None:
+        return None
+    return Proof(
+        origin=proven.origin,
+        seq=proven.seq,
+        leaf=proven.leaf,
+        size=proven.size,
+        text=proven.text.decode(),
+        second=None if doubly is None else doubly.text.decode(),
+        log_size=None if doubly is None else doubly.log_size,
+    )
 
 
 def open_stored(database: Database, keyring: Keyring, raw: bytes) -> dict[str, bytes]:

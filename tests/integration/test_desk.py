@@ -441,7 +441,7 @@ async def test_before_a_checkpoint_covers_it_a_decision_is_pending_and_its_proof
         database.command("TRUNCATE TABLE checkpoints")
         async with running(records, tmp_path) as desk:
             answer = await desk.client.get(f"/v1/decisions/{made.id}/proof", headers=desk.headers("admin"))
-            assert (answer.status, answer.headers["Retry-After"]) == (202, "2")
+            assert (answer.status, answer.headers["Retry-After"]) == (202, "5")
             assert (await answer.json())["proofs"] == []
             found = await (await desk.client.get(f"/v1/decisions/{made.id}", headers=desk.headers("support"))).json()
             assert found["integrity"]["state"] == "pending"

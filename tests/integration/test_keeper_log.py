@@ -8,10 +8,17 @@ import orjson
 import pytest
 
 from gateway.keeper import health
+from gateway.keeper.commands import Commands
+from gateway.keeper.socket import Listener, command
 from gateway.keeper.verifying import verify
+from storage import cosignatures, notes
+from storage.cosignatures import parse_witness
 from storage.findings import Verdict
+from storage.keys import Keyring
+from storage.logproofs import check_twice, prove_twice
 from tests.support.keeping import Gateway, flip, kept, settled, until, written
 from tests.support.loans import Loans
+from tests.support.witness import Witness
 
 LOG = "test/log"
 
@@ -95,4 +102,44 @@ async def test_a_damaged_epoch_is_stated_and_the_next_one_opened(tmp_path: Path,
 
         await until(lambda: ("quarantine", "test/gateway-0/1") in stated())
         await until(lambda: ("open", "test/gateway-0/2") in stated())
+        await gateway.close()
+
+
+async def test_a_running_keeper_has_its_log_cosigned_and_proves_a_decision_up_to_it(
+    tmp_path: Path, loans: Loans
+) -> None:
+    public = Keyring.open(tmp_path / "data", create=True).log.public_key().public_bytes_raw()
+    witness = Witness("witness.example/w1", {LOG: public})
+    ledger = {"log_s": 0.2, "witnesses": {"quorum": 1, "every_s": 0.2, "witnesses": [witness.settings()]}}
+    configuration = written(tmp_path, loans=loans, ledger={**ledger, "copies": "copies"})
+    gateway = await Gateway.open(configuration, loans)
+    try:
+        async with kept(configuration) as keeper:
+            appended = await gateway.decide(0)
+            origin, seq, leaf = appended.origin, appended.seq, appended.leaf
+            database = keeper.parts.database
+            await settled(keeper)
+            await until(lambda: keeper.parts.shipping.rounds.logged_below(origin) > seq)
+
+            def cosigned() -> Any:
+                found = prove_twice(database, origin, seq, public=public)
+                return found if found is not None and witness.name.encode() in found.text else None
+
+            proven = await until(cosigned)
+            _, upper = check_twice(proven.entry.text, proven.text, leaf=leaf, origin=origin, public=public)
+            assert set(cosignatures.cosigned(upper.checkpoint, [parse_witness(witness.vkey)])) == {witness.name}
+            listener = Listener(configuration.data, Commands(keeper.parts, keeper).table())
+            await listener.start()
+            (last,) = [one async for one in command(configuration.data, "receipt-check", {"receipt": appended.receipt})]
+            assert (last["exit"], last["result"]["verdict"], last["result"]["in_log_of_logs"]) == (0, "included", True)
+            policy = {"v": 1, "logs": [notes.verifier_key(LOG, public)], "witnesses": [witness.vkey]}
+            verified = [one async for one in command(configuration.data, "verify", {"trust": policy})][-1]
+            told = {one["name"]: one["verdict"] for one in verified["result"]["claims"] if one["origin"] == LOG}
+            assert (verified["exit"], told["authenticity"]) == (0, "PASS")
+            await listener.close()
+            checks = {one.name: one.state for one in health.examine(keeper.parts, keeper.anchoring)}
+            assert (checks[f"witness {witness.name}"], checks["anchor copies"]) == ("ok", "ok")
+            assert list((tmp_path / "copies" / "test_log").iterdir())
+    finally:
+        witness.close()
         await gateway.close()

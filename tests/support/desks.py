@@ -21,9 +21,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from config.load import Configuration, from_tree
 from gateway.desk.app import Desk, create
 from gateway.desk.context import Context, Job, Proof
-from gateway.keeper.hosting import Host
+from gateway.keeper.hosting import Host, proof_of
 from gateway.keeper.writing import Writer
-from storage import proofs
 from storage.clickhouse import Database
 from storage.durable import KERNEL, Syscalls
 from storage.entries import Draft, Ref, decode
@@ -31,6 +30,7 @@ from storage.ids import b64, uuid7
 from storage.journal import Journal
 from storage.keys import Keyring
 from storage.ledger import Ledger
+from storage.logoflogs import LogOfLogs, Source
 from storage.projections import Projector
 from storage.reading import SegmentTail
 from storage.segment import SegmentHeader
@@ -184,6 +184,7 @@ class Records:
     tails: dict[Path, tuple[SegmentTail, Shipper]] = field(default_factory=dict)
     ledgers: dict[Path, Ledger] = field(default_factory=dict)
     projector: Projector | None = None
+    log: LogOfLogs | None = None
 
     def id(self, name: str) -> str:
         """A decision's id."""
@@ -229,6 +230,17 @@ class Records:
             tail.close()
             ledger.sign(now_ns=time.time_ns())
             ledger.publish(self.database)
+        self.log = self.log or LogOfLogs(self.data / "ship", "bank", key=self.keyring.log)
+        sources = [
+            Source(ledger=ledger, header=_parsed(directory)) for directory, ledger in sorted(self.ledgers.items())
+        ]
+        self.log.round(sources, now_ns=time.time_ns())
+        self.log.publish(self.database)
+
+
+def _parsed(directory: Path) -> Callable[[int], SegmentHeader]:
+    header = _headers(directory)
+    return lambda first_seq: SegmentHeader.from_bytes(header(first_seq))
 
 
 def _headers(directory: Path) -> Callable[[int], bytes]:
@@ -520,8 +532,4 @@ async def running(
 
 
 def _proof(records: Records, origin: str, seq: int) -> Proof | None:
-    public = records.keyring.log.public_key().public_bytes_raw()
-    found = proofs.prove(records.database, origin, seq, public=public)
-    if found is None:
-        return None
-    return Proof(origin=origin, seq=seq, leaf=found.leaf, size=found.size, text=found.text.decode())
+    return proof_of(records.database, origin, seq, public=records.keyring.log.public_key().public_bytes_raw())
