@@ -13,7 +13,9 @@ from typing import Final, Literal
 
 Spelling = Literal["json", "url"]
 UNKNOWN: Final = "\ufffd"  # an escape that means no character that is looked for; it keeps its neighbours apart
-_JSON = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.", re.DOTALL)
+_JSON = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\[\"\\/bfnrt]"
+)  # what RFC 8259, 7 calls escapes; another backslash is text
 _URL = re.compile(r"(?:%[0-9a-fA-F]{2})++|\+")
 _STRING = re.compile(r'"[^"\\\r\n]*+(?:\\.[^"\\\r\n]*+)*+(?:"|$)?')
 _NUMBER_BEFORE = re.compile(r"[-+.0-9eE]*\Z")
@@ -79,7 +81,7 @@ _SHORT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 def _json_char(escape: str) -> str:
-    if escape[1] != "u" or len(escape) < 6:
+    if escape[1] != "u":
         return _SHORT.get(escape[1], escape[1])
     if len(escape) == 12:  # RFC 8259, 7: a surrogate pair
         high, low = int(escape[2:6], 16), int(escape[8:], 16)
