@@ -1,4 +1,4 @@
-"""The parsers of storage/protocols, and redaction, under a fuzzer led by coverage: no crash, no hang, memory bounded."""
+"""The parsers of storage/protocols, and redaction, under a coverage-guided fuzzer: no crash, no hang, bounded memory."""
 
 from __future__ import annotations
 
