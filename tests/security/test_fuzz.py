@@ -1,4 +1,4 @@
-"""The parsers of storage/protocols, and redaction, under a coverage-guided fuzzer: no crash, no hang, bounded memory."""
+"""The parsers of storage/protocols, and redaction, under a coverage-guided fuzzer: no crash, no hang."""
 
 from __future__ import annotations
 
