@@ -124,6 +124,8 @@ def root_from_path(leaf: bytes, *, index: int, size: int, path: Sequence[bytes])
     """
     if not 0 <= index < size:
         raise Unverifiable(f"no leaf {index} in a tree of {size}")
+    if len(leaf) != HASH_BYTES:
+        raise Unverifiable("a leaf hash has 32 bytes")
     node, last, running = index, size - 1, leaf
     for sibling in path:
         if len(sibling) != HASH_BYTES:
@@ -169,8 +171,10 @@ def verify_consistency(*, old_size: int, old_root: bytes, size: int, root: bytes
     """True on return: the tree (size, root) only adds to (old_size, old_root). RFC 9162 section 2.1.4.2."""
     if not 0 <= old_size <= size:
         raise Unverifiable(f"a tree of {size} cannot grow out of one of {old_size}")
-    if any(len(node) != HASH_BYTES for node in path):
-        raise Unverifiable("a node of a consistency path has 32 bytes")
+    if any(len(node) != HASH_BYTES for node in path) or (old_size < size and len(root) != HASH_BYTES):
+        raise Unverifiable("a root, and each node of a consistency path, has 32 bytes")
+    if size == 0 and root != EMPTY_ROOT:
+        raise Unverifiable("the empty tree has another root")
     if old_size in (0, size):
         expected = EMPTY_ROOT if old_size == 0 else root
         if path or old_root != expected:
