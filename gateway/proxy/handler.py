@@ -160,9 +160,7 @@ class Handler:
         if caller is None:
             caller = await self._callers.by_token(credential)
         match = self._routes.match(path) if head is None else head.match
-        lane = self._lanes[match.index]
-        if lane.scopes is not None:
-            lane.check_scopes(caller)
+        self._lanes[match.index].check_scopes(caller)
         if self._quotas is not None:
             await self._quotas.take(caller, received_ns)
         self._gauge.enter()
