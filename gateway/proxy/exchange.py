@@ -29,7 +29,6 @@ CAPTURED_CHARS_MAX = 256  # of a case's or subject's name before it is hidden
 FORMS_MAX = 1024  # of callers, routes, methods and models; beyond it all are forgotten
 _REDACTED_AT = 9  # among the blanks of a form: behind the purpose
 _PURPOSE = re.compile(r"[\w .:/-]{1,64}", re.ASCII)
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _OURS = b"answerable-"
 
 
@@ -264,15 +263,6 @@ def short(headers: Mapping[str, str]) -> dict[str, str]:
         kept[name] = value[: max(0, min(HEADER_CHARS_MAX, room))]
         room -= len(kept[name])
     return kept
-
-
-def trace_of(headers: RawHeaders) -> str | None:
-    """The trace id of a W3C `traceparent` header, 32 hex digits, or None."""
-    for name, value in headers:
-        if lowered(name) == b"traceparent":
-            found = _TRACEPARENT.fullmatch(value.strip())
-            return found[1].decode("ascii") if found else None
-    return None
 
 
 class Capturing:

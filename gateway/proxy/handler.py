@@ -201,9 +201,9 @@ class Handler:
             if lane.redaction is not None and head.match.record != "none":
                 redacting = Redacting(lane.redaction, self._recorder.keyed(caller.tenant), self._budget)
                 await redacting.asked(request.head, head, body)
-            tracing = lane.tracing
-            span = None if tracing is None else tracing.begin(head.parent)
-            trace = head.trace if span is None else span.trace_hex
+            tracing, passing = lane.tracing, request.passing
+            span = None if tracing is None else tracing.begin(passing.parent)
+            trace = passing.trace if span is None else span.trace_hex
             recording = self._admit(
                 request.head,
                 caller,
@@ -215,7 +215,8 @@ class Handler:
                 redacting=redacting,
             )
             request.admitted = True
-            return await self._exchange(request, head, body, recording, seat=seat, span=span, claim=claim)
+            lines = head.upstream(len(body), passing, recording.decision, span)
+            return await self._exchange(request, lane, lines, body, recording, seat=seat, span=span, claim=claim)
         finally:
             if redacting is not None:
                 redacting.let_go()
@@ -408,7 +409,7 @@ class Handler:
             method=request.head.method,
             path=head.match.stated,
             received_ns=received_ns,
-            trace=head.trace,
+            trace=request.passing.trace,
             about=hidden,
             headers={},
             redacted=stated or None,  # neither body nor headers are recorded again
@@ -427,7 +428,8 @@ class Handler:
     async def _exchange(
         self,
         request: Inbound,
-        head: Head,
+        lane: Lane,
+        lines: bytes,
         body: bytes,
         recording: Recording | Unrecorded,
         *,
@@ -435,9 +437,8 @@ class Handler:
         span: Span | None,
         claim: Claim | None,
     ) -> Reply:
-        """Ask the model and pass its answer on; the recording is closed in every case."""
+        """Ask the model with a head of `lines`, and pass its answer on; the recording is closed in every case."""
         received_at = self._now()
-        lane = head.lane
         answer = Answer(
             request,
             lane,
@@ -450,7 +451,7 @@ class Handler:
         )
         answer.span = span
         try:
-            method, lines = request.head.method, head.upstream(len(body), span)
+            method = request.head.method
             if seat is None:
                 call = await ask(answer, lane.pool, method, lines, body)
             else:

@@ -1,9 +1,10 @@
 """What the head of a request means, worked out once where heads repeat.
 
 A client that keeps its connection sends the same head, byte for byte, with every request of a kind. So the bytes are
-the key: what they say of route, trace and media type, and the head that the model gets for them, is kept for the next
-one. Who the credential speaks for is not: that is asked each time, since keys are revoked. Heads that name people
-(`Answerable-…`), carry an idempotency key, expect something or are long are not kept.
+the key: what they say of route and media type, and the head that the model gets for them, is kept for the next one.
+What names the one call (request id, trace context) is no part of the key. Who the credential speaks for is not kept:
+that is asked each time, since keys are revoked. Heads that name people (`Answerable-…`), carry an
+idempotency key, expect something or are long are not kept.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from aiohttp.http_parser import RawRequestMessage
 
 from gateway.proxy import headers as heads
 from gateway.proxy.errors import BadRequest
-from gateway.proxy.exchange import said_in, trace_of
+from gateway.proxy.exchange import said_in
 from gateway.proxy.framing import Cut
 from gateway.proxy.idempotency import SAFE, key_in
 from gateway.proxy.lanes import Lane
+from gateway.proxy.passing import NAMES, Passing, passing
 from gateway.proxy.routes import Match
-from gateway.proxy.tracing import HEADER, Parent, Span, parent_of
+from gateway.proxy.tracing import Span
 
 REMEMBERED_MAX = 1024  # heads; beyond it all are forgotten, since who makes up so many will make up more
 REMEMBERED_BYTES_MAX = 2048  # of one head: 2 MiB in all, about three times that with what is worked out
@@ -30,7 +32,6 @@ class Head:
     """One head, understood."""
 
     __slots__ = (
-        "_bare",
         "_states_length",
         "_upstream",
         "coding",
@@ -39,10 +40,8 @@ class Head:
         "lane",
         "match",
         "media",
-        "parent",
         "recorded",
         "said",
-        "trace",
     )
 
     def __init__(self, message: RawRequestMessage, credential: bytes | None, match: Match, lane: Lane) -> None:
@@ -54,15 +53,9 @@ class Head:
         self.credential = credential
         self.match = match
         self.lane = lane
-        self._upstream = lane.head(message.method, match.target, query, raw)
-        self._bare = self._upstream
-        self.parent: Parent | None = None
-        if lane.tracing is not None:
-            self.parent = parent_of(raw)
-            self._bare = lane.head(message.method, match.target, query, _untraced(raw))
+        self._upstream = lane.head(message.method, match.target, query, _repeating(raw))
         self._states_length = message.method in _HAS_BODY
         self.said: Mapping[str, str] = {} if match.record == "none" else said_in(raw)
-        self.trace = trace_of(raw)
         self.recorded = heads.recorded(raw, lane.recorded_request) if lane.recorded_request else {}
         self.key: bytes | None = None
         if lane.idempotency != "off" and match.record != "none" and message.method not in SAFE:
@@ -70,18 +63,19 @@ class Head:
         self.media = heads.media(message.headers.get("Content-Type", ""))
         self.coding = ",".join(message.headers.getall("Content-Encoding", []))
 
-    def upstream(self, body_bytes: int, span: Span | None = None) -> bytes:
+    def upstream(self, body_bytes: int, call: Passing, decision: str, span: Span | None = None) -> bytes:
         """The whole head as the model gets it; with `span` its `traceparent` in place of the caller's."""
-        lines = self._upstream
-        if span is not None and self.lane.names_span:
-            lines = self._bare + span.line
+        own = self.lane.passing.of(call, decision, None if span is None else span.traceparent)
+        lines = self._upstream + own
         if body_bytes or self._states_length:
             return b"%bContent-Length: %d\r\n\r\n" % (lines, body_bytes)
         return lines + b"\r\n"
 
 
-def _untraced(headers: heads.RawHeaders) -> heads.RawHeaders:
-    return tuple((name, value) for name, value in headers if heads.lowered(name) != HEADER)
+def _repeating(headers: heads.RawHeaders) -> heads.RawHeaders:
+    """The headers that may come again with the next call; the same object where that is all of them."""
+    kept = tuple(pair for pair in headers if heads.lowered(pair[0]) not in NAMES)
+    return headers if len(kept) == len(headers) else kept
 
 
 class Heads:
@@ -93,7 +87,12 @@ class Heads:
 
     def find(self, message: RawRequestMessage) -> Head | None:
         """What this head means, if it was seen before."""
-        return self._known.get((message.raw_headers, message.path, message.method, message.version))
+        raw = message.raw_headers
+        known = self._known.get((raw, message.path, message.method, message.version))
+        if known is not None:
+            return known
+        rest = _repeating(raw)
+        return None if rest is raw else self._known.get((rest, message.path, message.method, message.version))
 
     def find_bytes(self, cut: Cut) -> tuple[RawRequestMessage, Head] | None:
         """The same for a head that was not parsed; the message says another length where the body has another."""
@@ -105,10 +104,14 @@ class Heads:
         size_bytes = len(message.path) + sum(len(name) + len(value) for name, value in raw)
         if head.said or head.key is not None or size_bytes > REMEMBERED_BYTES_MAX or "Expect" in message.headers:
             return
+        if not NAMES.isdisjoint(head.lane.recorded_request):  # an entry would state those of another call
+            return
         if len(self._known) >= REMEMBERED_MAX:
             self._known.clear()
-        self._known[raw, message.path, message.method, message.version] = head
+        self._known[_repeating(raw), message.path, message.method, message.version] = head
         if cut is None or message.chunked or message.upgrade or b"content-length" in head.lane.recorded_request:
+            return
+        if passing(raw) != cut.passing:  # spelled in a way that only the parser reads
             return
         if len(self._by_bytes) >= REMEMBERED_MAX:
             self._by_bytes.clear()

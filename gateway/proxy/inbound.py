@@ -26,6 +26,7 @@ from config.errors import AnswerableError
 from gateway.proxy.errors import Forbidden, NotRepeated, TooMany
 from gateway.proxy.framing import Cut
 from gateway.proxy.headers import status_line
+from gateway.proxy.passing import Passing, passing
 
 if TYPE_CHECKING:  # they need requests at run time, and a request does not need them
     from gateway.proxy.heads import Head
@@ -47,11 +48,12 @@ class Certificate:
 class Whole:
     """The body of a request whose head was seen before: all of it is there. In the place of aiohttp's stream."""
 
-    __slots__ = ("body", "seen")
+    __slots__ = ("body", "passing", "seen")
 
-    def __init__(self, body: bytes, seen: Head) -> None:
+    def __init__(self, body: bytes, seen: Head, passing: Passing) -> None:
         self.body = body
         self.seen = seen
+        self.passing = passing
 
     def is_eof(self) -> bool:
         """Nothing is still to come."""
@@ -103,6 +105,12 @@ class Inbound(web.BaseRequest):
         transport = self._protocol.transport
         name = None if transport is None else transport.get_extra_info("peername")
         return str(name[0]) if isinstance(name, tuple) else None
+
+    @property
+    def passing(self) -> Passing:
+        """What names this one call and passes on."""
+        stream = self.stream
+        return stream.passing if isinstance(stream, Whole) else passing(self.head.raw_headers)
 
     @property
     def wire(self) -> Wire:

@@ -23,10 +23,11 @@ from gateway.proxy.exchange import Caller, Capturing, Model, Terms
 from gateway.proxy.exchangelog import Tell
 from gateway.proxy.idempotency import HEADER as KEY_HEADER
 from gateway.proxy.limits import Budget
+from gateway.proxy.passing import Lines
 from gateway.proxy.pool import Pool, Upstreams
 from gateway.proxy.redacting import Redaction
 from gateway.proxy.steering import pools, steering
-from gateway.proxy.tracing import HEADER, Tracing
+from gateway.proxy.tracing import Tracing
 
 MODELS_FILE = "models.json"
 VERSION_CHARS_MAX = 128  # of a version as an answer announces it
@@ -88,7 +89,7 @@ class Lane:
         self.addresses = configuration.settings.log.addresses
         self.tracing: Tracing | None = None
         denied, allowed = heads.names(route.forward.request.deny), _allowed(route.forward.request)
-        self.names_span = HEADER not in denied and (allowed is None or HEADER in allowed)
+        self.passing = Lines(denied=denied, allowed=allowed)
         self.steering = steering(route, endpoints, counts)
         answers_dropped = heads.ANSWER_DROPPED | heads.names(route.forward.response.deny)
         self.limits = Limits(

@@ -21,7 +21,7 @@ from aiohttp.web_protocol import ERROR
 from config.errors import AnswerableError
 from gateway.proxy.errors import BadRequest, Busy, HeadTooLarge, RequestSlow
 from gateway.proxy.exchange import Caller
-from gateway.proxy.framing import Cut, cut
+from gateway.proxy.framing import Cut, cut_request
 from gateway.proxy.heads import Head
 from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_request_id
 
@@ -74,11 +74,13 @@ class Wire(web.RequestHandler):
         waiter = self._waiter
         waiting = waiter is not None and not self._messages
         idle = self._current_request is None and not self._messages
-        message = cut(data) if idle and self._owed_bytes == 0 else None
+        message = cut_request(data) if idle and self._owed_bytes == 0 else None
         if message is not None and not (self._close or self._force_close):
             seen = self._seen(message)
             if seen is not None:
-                self._messages.append((seen[0], cast("StreamReader", Whole(data[message.at :], seen[1]))))
+                self._messages.append(
+                    (seen[0], cast("StreamReader", Whole(data[message.at :], seen[1], message.passing)))
+                )
                 self._head_since = 0.0
                 if waiter is not None and not waiter.done():
                     waiter.set_result(None)

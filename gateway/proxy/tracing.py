@@ -9,28 +9,16 @@ a worker without telemetry imports none of it.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gateway.proxy.call import Call
 from gateway.proxy.exchangelog import Exchange
-from gateway.proxy.headers import RawHeaders, lowered
+from gateway.proxy.passing import Parent
 from gateway.proxy.pool import Origin
 
-HEADER = b"traceparent"
 GATHERED_MAX = 256  # calls that are handed over at once
-# version 00 has nothing behind the flags; later ones may (W3C Trace Context §3.2, §4)
-_FORM = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _RATIO_BITS = 64
-
-
-class Parent(NamedTuple):
-    """A caller's span."""
-
-    trace: int
-    span: int
-    sampled: bool
 
 
 class Span(NamedTuple):
@@ -47,9 +35,9 @@ class Span(NamedTuple):
         return f"{self.trace:032x}"
 
     @property
-    def line(self) -> bytes:
-        """The header line that the model gets."""
-        return b"traceparent: 00-%032x-%016x-01\r\n" % (self.trace, self.client)
+    def traceparent(self) -> bytes:
+        """What the model gets."""
+        return b"00-%032x-%016x-01" % (self.trace, self.client)
 
 
 class Ended(NamedTuple):
@@ -103,17 +91,6 @@ class Tracing:
         if self._gathered:
             gathered, self._gathered = self._gathered, []
             self._put(gathered)
-
-
-def parent_of(headers: RawHeaders) -> Parent | None:
-    """The caller's span as its one `traceparent` names it; None where there is none, or one that is malformed."""
-    values = [value for name, value in headers if lowered(name) == HEADER]
-    if len(values) != 1:
-        return None
-    found = _FORM.fullmatch(values[0].strip(b" \t"))
-    if found is None or (found[1] == b"00" and found[5] is not None):
-        return None
-    return Parent(int(found[2], 16), int(found[3], 16), bool(int(found[4], 16) & 1))
 
 
 def _id(bits: int) -> int:

@@ -154,10 +154,3 @@ def test_a_header_of_ours_given_twice_is_refused_and_an_unknown_one_ignored():
         capturing.of([(b"Answerable-Case", b"a"), (b"answerable-case", b"b")], b"")
     assert capturing.of([(b"Answerable-Else", b"a")], b"") is None
     assert capturing.of([(b"Answerable-Corrects", DECISION.encode())], b"") == About(corrects=DECISION)
-
-
-def test_the_trace_id_is_taken_from_a_well_formed_traceparent_only():
-    good = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    assert exchange.trace_of([(b"TraceParent", good)]) == "4bf92f3577b34da6a3ce929d0e0e4736"
-    assert exchange.trace_of([(b"traceparent", b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01")]) is None
-    assert exchange.trace_of([]) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.proxy.framing import HEAD_BYTES_MAX, cut
+from gateway.proxy.framing import HEAD_BYTES_MAX, Cut, cut
 
 POST = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nX: 1\r\n\r\n%b"
 
@@ -20,7 +20,7 @@ def test_heads_that_differ_in_the_length_alone_are_known_by_the_same_bytes() -> 
 
 def test_a_request_without_a_body_is_known_by_all_its_bytes() -> None:
     get = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
-    assert cut(get) == (get, b"", len(get))
+    assert cut(get) == Cut(get, b"", len(get))
 
 
 @pytest.mark.parametrize(
