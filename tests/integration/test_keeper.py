@@ -1,5 +1,6 @@
 """The keeper whole, with real journals, embedded ClickHouse and a real explainer worker."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -168,3 +169,26 @@ async def test_control_json_is_published_and_signed(tmp_path: Path) -> None:
         line, signature, _ = path.read_bytes().split(b"\n")
         keeper.parts.keyring.control.public_key().verify(base64.b64decode(signature), line)
         assert orjson.loads(line)["config"] == configuration.digest
+
+
+async def test_on_a_filling_disk_explanations_pause_and_go_on_where_they_were_while_decisions_are_still_shipped(
+    tmp_path: Path, loans: Loans
+) -> None:
+    configuration = written(tmp_path, loans=loans)
+    gateway = await Gateway.open(configuration, loans)
+    async with kept(configuration) as keeper:
+        await gateway.decide(0)
+        await settled(keeper)
+        space = keeper.writer._journal._space
+        real, space._look = space._look, lambda: None  # type: ignore[method-assign]  # the disk says what the test says
+        space.disk_share = 0.9
+        ids = [orjson.loads((await gateway.decide(number)).entry)["id"] for number in range(1, 6)]
+        database = keeper.parts.database
+        await until(lambda: counting.of_decisions(database, ids)["shipped"] == 5)
+        await asyncio.sleep(2)  # without the pause the five are explained in half of that
+        assert counting.of_decisions(database, ids)["explained"] == 0
+        assert len(own_entries(tmp_path, "explanation")) == 1
+        space._look, space.disk_share = real, 0.0  # type: ignore[method-assign]
+        await settled(keeper)
+        assert counting.of_decisions(database, ids) == {"asked": 5, "shipped": 5, "explained": 5, "failed": 0}
+    await gateway.close()
