@@ -36,6 +36,19 @@ CHOICES = (
     Choice(key="best_effort", label="evidence: best_effort", route={"evidence": "best_effort"}),
     Choice(key="capture", label="strict, capture of the case from the body", route={"capture": {"case": "model"}}),
     Choice(
+        key="detect", label="strict, card numbers and IBANs looked for", route={"redact": {"detect": ["card", "iban"]}}
+    ),
+    Choice(
+        key="redact",
+        label="strict, the texts of request and answer hashed by path",
+        route={
+            "redact": {
+                "request": [{"path": "messages[*].content", "how": "hash"}],
+                "response": [{"path": "choices[*].message.content", "how": "hash"}],
+            }
+        },
+    ),
+    Choice(
         key="headers",
         label="strict, two recorded headers",
         route={"request_headers": ["Content-Type"], "response_headers": ["Content-Type"]},

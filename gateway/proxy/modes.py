@@ -74,6 +74,8 @@ class BestEffort(Spooled):
         """Append the closing entry without waiting, or shed the call; the header that names it, if it was not."""
         if not self.holds or self._shed_if_pressed():
             return b""
+        if self._redacting is not None:
+            body, media = await self._redacting.answered(answered, body, media=media)
         self._close(answered, body, media).add_done_callback(self._lost)
         return self._named()
 

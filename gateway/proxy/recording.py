@@ -240,6 +240,7 @@ class Recording:
 
     def _close(self, answered: Answered, body: bytes | None, media: str) -> asyncio.Future[Appended]:
         assert not self._closed, "a call is closed once"
+        assert self._redacting is None or answered.redacted is not None, "what is hidden is hidden before it is sealed"
         self._closed = True
         recorder = self._recorder
         recorder.streaming.discard(self)

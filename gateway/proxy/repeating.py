@@ -8,6 +8,7 @@ before the answer ends, and counts as every call does.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from gateway.proxy import exchange
 from gateway.proxy.answers import Answer, length_line
@@ -73,6 +74,11 @@ class Repetition:
             self._recorder.journal.lose()
 
 
+def _of_request(redacted: Mapping[str, object] | None) -> Mapping[str, object] | None:
+    """What was hidden, but for the answer: a repeat records none."""
+    return None if redacted is None else {name: told for name, told in redacted.items() if name != "response"}
+
+
 async def repeat(answer: Answer, first: First) -> Reply:
     """Record the repeat, then give the first call's answer again, whole."""
     answered = Answered(
@@ -86,7 +92,7 @@ async def repeat(answer: Answer, first: First) -> Reply:
         total_us=int((asyncio.get_running_loop().time() - answer.received_at) * 1e6),
         model=None,
         headers={},
-        redacted=answer.recording.asked.redacted,
+        redacted=_of_request(answer.recording.asked.redacted),
     )
     recorded = await answer.recording.close(answered, None, media="")
     answer.ended(answered)

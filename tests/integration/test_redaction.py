@@ -484,3 +484,25 @@ async def test_a_decision_whose_feature_was_redacted_is_not_explained_and_says_w
             assert explanation["message"] == "features: redacted before recording"
         (row,) = [row for entry in entries if entry["kind"] == "extraction" for row in entry["rows"]]
         assert row[2] == orjson.loads(got.body)["decision"], "the label is that of the answer all the same"
+
+
+@pytest.mark.parametrize("mode", ["strict", "spool", "best_effort"])
+async def test_in_every_evidence_mode_short_and_streamed_answers_are_redacted(tmp_path: Path, mode: str) -> None:
+    async def behave(exchange: Exchange) -> None:
+        if exchange.asked.target == "/stream":
+            await events(*DELTAS, DONE)(exchange)
+        else:
+            await answering(exchange)
+
+    async with Upstream(behave) as model:
+        made = configuration(tmp_path, model.url, route={**DETECT, "evidence": mode})
+        async with working(made) as worker, Client.to(worker) as c:
+            assert (await c.ask(body=BODY)).body == ANSWER
+            assert (await c.ask(target="/m/stream", body=BODY)).body == b"".join(DELTAS) + DONE
+            await settled(worker, 2)
+        evidence = Evidence.of(worker)
+        short, streamed = evidence.entries("decision")
+        for entry in (short, streamed):
+            assert entry["redacted"]["response"] == {"detected": {"card": 1}}
+            assert evidence.part(entry, "response")
+        hides(evidence, (CARD, IBAN, "11 11"))
