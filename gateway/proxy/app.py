@@ -27,7 +27,8 @@ from gateway.proxy.claims import Claims
 from gateway.proxy.counts import Counts
 from gateway.proxy.exchangelog import ExchangeLog
 from gateway.proxy.gauges import Gauges, Held
-from gateway.proxy.handler import Bounds, Handler
+from gateway.proxy.handler import Handler
+from gateway.proxy.intake import Bounds, Intake
 from gateway.proxy.lanes import Models, lanes
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.listening import Listener
@@ -150,12 +151,13 @@ class Worker:
             lane.tracing = tracing
         self._tracing = tracing
         self._claims = Claims(data, self._shard, self._budget)
+        bounds = Bounds(
+            header_bytes_max=gateway.header_bytes_max,
+            body_bytes_max=gateway.body_bytes_max,
+            body_timeout_s=gateway.body_timeout_s,
+        )
         self._handler = Handler(
-            bounds=Bounds(
-                header_bytes_max=gateway.header_bytes_max,
-                body_bytes_max=gateway.body_bytes_max,
-                body_timeout_s=gateway.body_timeout_s,
-            ),
+            intake=Intake(bounds, self._budget),
             callers=self._callers,
             routes=Routes(settings.routes),
             lanes=self._lanes,

@@ -8,14 +8,10 @@ state too.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
-from aiohttp.web_protocol import RequestPayloadError
 
 from config.errors import AnswerableError
 from gateway.proxy.answers import Answer
@@ -25,11 +21,8 @@ from gateway.proxy.claims import Claim, Claims
 from gateway.proxy.counts import Counts
 from gateway.proxy.errors import (
     BadRequest,
-    BodyTooLarge,
-    ExpectationFailed,
     HeadTooLarge,
     NotForwarded,
-    RequestSlow,
     UpstreamFailed,
     UpstreamSlow,
 )
@@ -38,6 +31,7 @@ from gateway.proxy.exchangelog import ExchangeLog
 from gateway.proxy.framing import Cut
 from gateway.proxy.heads import Head, Heads
 from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_request_id
+from gateway.proxy.intake import Intake
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.own import Own
@@ -53,24 +47,6 @@ from storage.errors import JournalFull
 from storage.firsts import First
 
 ENDS_CONNECTION = frozenset({NotForwarded.code, HeadTooLarge.code, BadRequest.code})
-# the parser reads RTSP and ICE too, and takes their requests for HTTP/1.0
-NOT_HTTP = frozenset(
-    {
-        *("DESCRIBE", "ANNOUNCE", "SETUP", "PLAY", "PAUSE", "TEARDOWN", "GET_PARAMETER", "SET_PARAMETER"),
-        *("REDIRECT", "RECORD", "FLUSH", "SOURCE", "PRI"),
-    }
-)
-HOST = re.compile(r"[0-9A-Za-z._~!$&'()*+,;=%:\[\]-]*")  # RFC 9110 §7.2, which also lets it be empty
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """What one request may be: bytes of head and body, seconds for the body."""
-
-    header_bytes_max: int
-    body_bytes_max: int
-    body_timeout_s: float
 
 
 class Handler:
@@ -79,7 +55,7 @@ class Handler:
     def __init__(
         self,
         *,
-        bounds: Bounds,
+        intake: Intake,
         callers: Callers,
         routes: Routes,
         lanes: Sequence[Lane],
@@ -94,7 +70,7 @@ class Handler:
         log: ExchangeLog | None,
     ) -> None:
         """All parts are the worker's own; `draining` is set when it shall close connections after their answers."""
-        self._bounds = bounds
+        self._intake = intake
         self._callers = callers
         self._routes = routes
         self._lanes = lanes
@@ -150,7 +126,7 @@ class Handler:
         head = stream.seen if isinstance(stream, Whole) else self._heads.find(message)
         if head is None:
             path = message.path.partition("?")[0]
-            self._check_head(request)
+            self._intake.check_head(request)
             if path.startswith("/-/"):
                 return await self._own.answer(path, request, keep_alive=self._keeps(request))
             credential = self._callers.credential(message.raw_headers)
@@ -166,10 +142,10 @@ class Handler:
         self._gauge.enter()
         try:
             if head is None:
-                self._check_body(request)
-            body = self._body_at_hand(request)
+                self._intake.check_body(request)
+            body = self._intake.at_hand(request)
             if body is None:
-                body = await self._slow_body(request)
+                body = await self._intake.arriving(request)
             try:
                 if head is None:
                     head = Head(message, credential, match, self._lanes[match.index])
@@ -245,78 +221,6 @@ class Handler:
             return await self._seated(request, caller, head, body, received_ns, claim=claim)
         finally:
             claim.end(ran=request.admitted)
-
-    def _check_head(self, request: Inbound) -> None:
-        head = request.head
-        count = len(head.path)
-        for name, value in head.raw_headers:
-            count += len(name) + len(value) + 4
-        if count > self._bounds.header_bytes_max:
-            raise HeadTooLarge(f"the request's head is longer than {self._bounds.header_bytes_max} bytes")
-        if head.upgrade or head.method == "CONNECT":
-            raise NotForwarded("this gateway does not switch protocols")
-        if head.version.major != 1 or head.method in NOT_HTTP:
-            raise NotForwarded("this gateway speaks HTTP/1.1 and HTTP/1.0")
-        if head.headers.get("Content-Type", "").strip().lower().startswith("application/grpc"):
-            raise NotForwarded("this gateway does not forward gRPC")
-        coding = head.headers.get("Transfer-Encoding")
-        if coding is not None and (coding.lower() != "chunked" or head.version.minor < 1):
-            raise BadRequest("chunked is the only transfer coding, and HTTP/1.0 has none")  # RFC 9112 §6.1
-        if not HOST.fullmatch(head.headers.get("Host", "")):
-            raise BadRequest("the Host header is not a host and a port")
-
-    def _check_body(self, request: Inbound) -> None:
-        """What the head says of the body; the caller is told to go on where it asks."""
-        headers = request.head.headers
-        declared = headers.get("Content-Length")
-        most = self._bounds.body_bytes_max
-        if declared is not None and int(declared) > most:
-            raise BodyTooLarge(f"the body is longer than {most} bytes")
-        expects = headers.get("Expect")
-        if expects is not None:
-            if any(each.lower() != "100-continue" for each in headers.getall("Expect")):
-                raise ExpectationFailed("only 100-continue can be expected")
-            if not request.stream.is_eof() and request.keeps_alive:
-                request.interim(CONTINUE)
-
-    def _body_at_hand(self, request: Inbound) -> bytes | None:
-        """The whole body where it came with the head; its bytes are held in the budget until given back."""
-        if not request.stream.is_eof():
-            return None
-        most = self._bounds.body_bytes_max
-        body = request.whole_body()
-        if len(body) > most:
-            raise BodyTooLarge(f"the body is longer than {most} bytes")
-        self._budget.take(len(body))
-        return body
-
-    async def _slow_body(self, request: Inbound) -> bytes:
-        """The whole body, held in the budget as `_body_at_hand`."""
-        most = self._bounds.body_bytes_max
-        pieces: list[bytes] = []
-        held = 0
-        whole = False
-        stream = request.stream
-        assert not isinstance(stream, Whole), "its body is at hand"
-        try:
-            async with asyncio.timeout(self._bounds.body_timeout_s):
-                while piece := await stream.readany():
-                    self._budget.take(len(piece))
-                    held += len(piece)
-                    pieces.append(piece)
-                    if held > most:
-                        raise BodyTooLarge(f"the body is longer than {most} bytes")
-            whole = True
-            return b"".join(pieces)
-        except TimeoutError as error:
-            raise RequestSlow(f"the body did not arrive within {self._bounds.body_timeout_s:g} s") from error
-        except (HttpProcessingError, RequestPayloadError) as error:
-            raise BadRequest("the body's framing is malformed", code="body_malformed") from error
-        except ConnectionError as error:
-            raise BadRequest("the caller is gone", code="caller_gone") from error
-        finally:
-            if not whole:
-                self._budget.give_back(held)
 
     def _admit(
         self,
