@@ -164,3 +164,27 @@ def test_the_version_is_the_packages(config):
     code, out, _ = run("--version")
     assert code == 0
     assert out.startswith("answerable ")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "not a trust policy"),
+        ('{"v": 1, "logs": []}', "logs: expected at least one"),
+        (None, "not a trust policy"),
+    ],
+)
+def test_a_trust_policy_that_is_none_exits_2_and_says_what_is_wrong(config, tmp_path, content, says):
+    path = tmp_path / "policy.json"
+    if content is not None:
+        path.write_text(content)
+    code, _, err = run("verify", "--config", str(config), "--trust", str(path))
+    assert code == 2
+    assert f"{path}: " in err
+    assert says in err
+
+
+def test_what_is_no_receipt_exits_2(config):
+    code, _, err = run("receipt", "check", "v1 nothing", "--config", str(config))
+    assert code == 2
+    assert "not a receipt" in err

@@ -110,9 +110,14 @@ async def test_nobody_reads_without_a_token_and_an_auditor_states_why(desk: Runn
     headers = desk.headers("auditor", purpose=None, ticket=None)
     answer = await desk.client.get("/log/keeper/1/tile/entries/000.p/1", headers=headers)
     assert (answer.status, (await answer.json())["error"]["code"]) == (428, "purpose_required")
-    other = desk.headers("auditor", tenant="other-bank") | AUDIT
-    answer = await desk.client.get("/log/keeper/1/tile/entries/000.p/1", headers=other)
-    assert (answer.status, (await answer.json())["error"]["code"]) == (403, "role_forbidden")
+    matter = {"id": "2026-17", "routes": ["mortgage"], "from": "2026-02-01", "to": "2026-04-01"}
+    for other in (
+        desk.headers("auditor", tenant="other-bank"),
+        desk.headers("auditor", "regulator", matter=matter),
+        desk.headers("auditor", "admin"),
+    ):
+        answer = await desk.client.get("/log/keeper/1/tile/entries/000.p/1", headers=other | AUDIT)
+        assert (answer.status, (await answer.json())["error"]["code"]) == (403, "role_forbidden")
 
 
 @pytest.mark.parametrize(
