@@ -106,8 +106,13 @@ def _log_of_logs(parts: Parts) -> Check:
     if rounds.signed is None:
         return Check("log of logs", "ok", "nothing was signed by this process yet")
     age_s = (time.time_ns() - rounds.signed.ts_ns) / 1e9
+    silent_s = parts.configuration.settings.ledger.silent_s
     detail = f"{rounds.signed.checkpoint.size} leaves, signed {age_s:.0f} s ago"
-    return Check("log of logs", "warn" if age_s > parts.configuration.settings.ledger.silent_s else "ok", detail)
+    if silent := rounds.silent(silent_s):
+        return Check(
+            "log of logs", "warn", f"{detail}; not closed, and silent for {silent_s:.0f} s: {', '.join(silent)}"
+        )
+    return Check("log of logs", "ok", detail)
 
 
 def _anchors(anchoring: Anchoring) -> Iterator[Check]:

@@ -71,6 +71,14 @@ class LogRounds:
         """Every entry of `origin` below this is covered by a checkpoint that the log holds and ClickHouse has."""
         return 0 if self._log is None or not self._log.is_published else self._log.state.of(origin).size
 
+    def silent(self, within_s: float) -> list[str]:
+        """The shards that are not closed and of which the log has said nothing for so long."""
+        if self._log is None:
+            return []
+        since_ns = time.time_ns() - round(within_s * 1e9)
+        shards = self._log.state.shards
+        return sorted(name for name, one in list(shards.items()) if one.is_open and one.ts_ns < since_ns)
+
     def step(self, sources: Callable[[], Sequence[Source]], database: Database, *, now: bool = False) -> None:
         """Publish what waits, and write a round if one is due (or `now`).
 

@@ -137,10 +137,12 @@ class Witnessing:
                     await self._look_for_a_fork(session, one, signed)
                 told = answer[:200].decode("utf-8", "replace").strip()
                 raise WitnessRefusedError(f"add-checkpoint of {size} leaves was answered {status} {told}".strip())
-            one.size = cosignatures.conflicting_size(answer)
-            if one.size > size:
+            known = cosignatures.conflicting_size(answer)
+            if known > size:
+                one.size = 0  # it is asked again what it knows, once there is more to send
                 await self._look_for_a_fork(session, one, signed)
-                raise WitnessRefusedError(f"it says to know a tree of {one.size} leaves, ours has {size}")
+                raise WitnessRefusedError(f"it says to know a tree of {known} leaves, ours has {size}")
+            one.size = known
         raise WitnessRefusedError(f"it changed its mind {TURNS} times about the size that it knows")
 
     def _path(self, old_size: int, size: int) -> list[bytes]:

@@ -57,6 +57,22 @@ async def test_shards_are_opened_grow_and_are_closed_in_the_log_of_logs(tmp_path
         assert verify(keeper.parts, lambda _: None).exit_code == 0
 
 
+async def test_doctor_names_a_shard_that_says_nothing_and_was_not_closed(tmp_path: Path, loans: Loans) -> None:
+    configuration = written(tmp_path, loans=loans, ledger={"log_s": 0.2, "silent_s": 1})
+    gateway = await Gateway.open(configuration, loans)
+    async with kept(configuration) as keeper:
+        begun = await gateway.decide(0)
+        await until(lambda: keeper.parts.shipping.rounds.logged_below(begun.origin) > begun.seq)
+
+        def told() -> str:
+            (check,) = [one for one in health.examine(keeper.parts) if one.name == "log of logs"]
+            return check.detail if check.state == "warn" else ""
+
+        assert begun.origin in await until(told)
+        await gateway.close()
+        await until(lambda: begun.origin not in told())
+
+
 async def test_a_second_place_restored_from_a_backup_is_refused_at_start(tmp_path: Path, loans: Loans) -> None:
     configuration = written(tmp_path, loans=loans, ledger={"log_s": 0.2})
     place = configuration.data / "ship" / "test_log.checkpoint"

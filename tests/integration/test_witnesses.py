@@ -187,6 +187,11 @@ async def test_a_witness_that_only_claims_cannot_stop_the_log(
     one.shows = True
     one.latest[LOG] = (1_000_000, bytes(32), b"acme/log\n1000000\nAAAA\n\n\xe2\x80\x94 acme/log AAAAAAAA\n")
     await made.ask()
+    assert "says to know a tree of 1000000 leaves" in (made.witnessing.asked[0].problem or "")
+    assert [status for status, _ in one.requests] == [409, 409]
     assert made.rounds.problem is None
     made.grow()
     assert made.rounds.signed.checkpoint.size == 3  # type: ignore[union-attr]
+    one.latest.clear()  # it came to its senses
+    await made.ask()
+    assert (made.witnessing.cosigned, made.witnessing.asked[0].problem) == (3, None)
