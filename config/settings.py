@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from config.callers import Callers, Issuer
 from config.fields import GIB, KIB, MIB, HttpUrl, Name, Port, Seconds, SecretReference, Section, is_loopback
 from config.ledger import Ledger
-from config.operations import Log, Metrics, Telemetry
+from config.operations import Log, Metrics, Network, Telemetry
 from config.route import Route
 
 
@@ -40,6 +40,7 @@ class Gateway(Section):
     host: str = "127.0.0.1"
     port: Port = 8080
     tls: ListenerTls | None = None
+    trusted_proxies: tuple[Network, ...] = ()  # whose word about the hops before them is believed
     workers: int = Field(default=1, ge=1, le=64)
     body_bytes_max: int = Field(default=10 * MIB, ge=KIB, le=GIB)
     parse_bytes_max: int = Field(default=MIB, ge=KIB, le=64 * MIB)  # a larger body is recorded, never parsed

@@ -187,7 +187,7 @@ class Answer:
         span = self.span
         if lane.tell or span is not None:
             recording = self.recording
-            address = self.request.peer if lane.addresses else None
+            address = self.request.client if lane.addresses else None
             ended = Exchange(recording.asked, answered, recording.holds, self.sent_bytes, round(took_s * 1e6), address)
             for tell in lane.tell:
                 tell(ended)

@@ -177,6 +177,7 @@ class Worker:
             connections_max=gateway.connections_max,
             on_refusal=self._handler.refused,
             seen=self._handler.seen,
+            trusted_proxies=gateway.trusted_proxies,
         )
         await self._watch.look()
         try:

@@ -102,9 +102,9 @@ class Handler:
                 error, request_id, keep_alive=self._keeps(request, error), body=request.head.method != "HEAD"
             )
 
-    def seen(self, cut: Cut) -> tuple[RawRequestMessage, Head] | None:
-        """What a head of these bytes means, if one was parsed and understood before."""
-        return self._heads.find_bytes(cut)
+    def seen(self, cut: Cut, hop: str | None) -> tuple[RawRequestMessage, Head] | None:
+        """What a head of these bytes means, if one was parsed and understood before; `hop` as `Wire.hop`."""
+        return self._heads.find_bytes(cut, hop)
 
     def refused(self, error: AnswerableError, request_id: str = "") -> None:
         """Count a request that was refused before admission; its id is what its caller was told, if anything."""
@@ -123,7 +123,7 @@ class Handler:
         received_ns = time.time_ns()
         message = request.head
         stream = request.stream
-        head = stream.seen if isinstance(stream, Whole) else self._heads.find(message)
+        head = stream.seen if isinstance(stream, Whole) else self._heads.find(message, request.wire.hop)
         if head is None:
             path = message.path.partition("?")[0]
             self._intake.check_head(request)
@@ -148,8 +148,9 @@ class Handler:
                 body = await self._intake.arriving(request)
             try:
                 if head is None:
-                    head = Head(message, credential, match, self._lanes[match.index])
-                    self._heads.keep(message, head, request.cut)
+                    hop = request.wire.hop
+                    head = Head(message, credential, match, self._lanes[match.index], hop=hop)
+                    self._heads.keep(message, head, request.cut, hop)
                 if head.key is not None:
                     return await self._once(request, caller, head, head.key, body=body, received_ns=received_ns)
                 return await self._seated(request, caller, head, body, received_ns)

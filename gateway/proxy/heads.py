@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from aiohttp.http_parser import RawRequestMessage
 
+from gateway.proxy import forwarded
 from gateway.proxy import headers as heads
 from gateway.proxy.errors import BadRequest
 from gateway.proxy.exchange import said_in
@@ -44,8 +45,16 @@ class Head:
         "said",
     )
 
-    def __init__(self, message: RawRequestMessage, credential: bytes | None, match: Match, lane: Lane) -> None:
-        """Raises BadRequest for what cannot be recorded, or would smuggle another line in."""
+    def __init__(
+        self,
+        message: RawRequestMessage,
+        credential: bytes | None,
+        match: Match,
+        lane: Lane,
+        *,
+        hop: str | None = None,
+    ) -> None:
+        """`hop` is the trusted proxy that sent it. Raises BadRequest for what cannot be recorded, or smuggles lines."""
         raw = message.raw_headers
         query = message.path.partition("?")[2]
         if "#" in query:
@@ -53,7 +62,7 @@ class Head:
         self.credential = credential
         self.match = match
         self.lane = lane
-        self._upstream = lane.head(message.method, match.target, query, _repeating(raw))
+        self._upstream = lane.head(message.method, match.target, query, forwarded.passed_on(_repeating(raw), hop))
         self._states_length = message.method in _HAS_BODY
         self.said: Mapping[str, str] = {} if match.record == "none" else said_in(raw)
         self.recorded = heads.recorded(raw, lane.recorded_request) if lane.recorded_request else {}
@@ -83,22 +92,22 @@ class Heads:
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Head] = {}
-        self._by_bytes: dict[bytes, tuple[RawRequestMessage, Head]] = {}
+        self._by_bytes: dict[object, tuple[RawRequestMessage, Head]] = {}
 
-    def find(self, message: RawRequestMessage) -> Head | None:
-        """What this head means, if it was seen before."""
+    def find(self, message: RawRequestMessage, hop: str | None = None) -> Head | None:
+        """What this head means, if it was seen before from that trusted proxy, or from nobody trusted."""
         raw = message.raw_headers
-        known = self._known.get((raw, message.path, message.method, message.version))
+        known = self._known.get((raw, message.path, message.method, message.version, hop))
         if known is not None:
             return known
         rest = _repeating(raw)
-        return None if rest is raw else self._known.get((rest, message.path, message.method, message.version))
+        return None if rest is raw else self._known.get((rest, message.path, message.method, message.version, hop))
 
-    def find_bytes(self, cut: Cut) -> tuple[RawRequestMessage, Head] | None:
+    def find_bytes(self, cut: Cut, hop: str | None = None) -> tuple[RawRequestMessage, Head] | None:
         """The same for a head that was not parsed; the message says another length where the body has another."""
-        return self._by_bytes.get(cut.head)
+        return self._by_bytes.get(cut.head if hop is None else (cut.head, hop))
 
-    def keep(self, message: RawRequestMessage, head: Head, cut: Cut | None) -> None:
+    def keep(self, message: RawRequestMessage, head: Head, cut: Cut | None, hop: str | None = None) -> None:
         """Remember it, unless it names people, is long, or expects to be told to go on; `cut` is how it came."""
         raw = message.raw_headers
         size_bytes = len(message.path) + sum(len(name) + len(value) for name, value in raw)
@@ -108,11 +117,11 @@ class Heads:
             return
         if len(self._known) >= REMEMBERED_MAX:
             self._known.clear()
-        self._known[_repeating(raw), message.path, message.method, message.version] = head
+        self._known[_repeating(raw), message.path, message.method, message.version, hop] = head
         if cut is None or message.chunked or message.upgrade or b"content-length" in head.lane.recorded_request:
             return
         if passing(raw) != cut.passing:  # spelled in a way that only the parser reads
             return
         if len(self._by_bytes) >= REMEMBERED_MAX:
             self._by_bytes.clear()
-        self._by_bytes[cut.head] = message, head
+        self._by_bytes[cut.head if hop is None else (cut.head, hop)] = message, head

@@ -24,6 +24,7 @@ from aiohttp.streams import StreamReader
 
 from config.errors import AnswerableError
 from gateway.proxy.errors import Forbidden, NotRepeated, TooMany
+from gateway.proxy.forwarded import client
 from gateway.proxy.framing import Cut
 from gateway.proxy.headers import status_line
 from gateway.proxy.passing import Passing, passing
@@ -116,6 +117,14 @@ class Inbound(web.BaseRequest):
     def wire(self) -> Wire:
         """The connection that it came on."""
         return cast("Wire", self._protocol)
+
+    @property
+    def client(self) -> str | None:
+        """The caller's address: the other end of the connection, or whom the trusted proxies there name."""
+        wire = self.wire
+        if wire.hop is None:
+            return self.peer
+        return client(wire.hop, self.head.raw_headers, wire.networks)
 
     @property
     def certificate(self) -> Certificate | None:

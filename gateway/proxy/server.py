@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import ipaddress
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from aiohttp import web
@@ -21,6 +22,7 @@ from aiohttp.web_protocol import ERROR
 from config.errors import AnswerableError
 from gateway.proxy.errors import BadRequest, Busy, HeadTooLarge, RequestSlow
 from gateway.proxy.exchange import Caller
+from gateway.proxy.forwarded import Network, is_trusted
 from gateway.proxy.framing import Cut, cut_request
 from gateway.proxy.heads import Head
 from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_request_id
@@ -35,7 +37,17 @@ LINGERING_S = 2.0  # reading what a refused caller still sends, so that it gets 
 class Wire(web.RequestHandler):
     """One caller's connection."""
 
-    __slots__ = ("_cut", "_handle", "_head_bytes", "_head_since", "_made_at", "_owed_bytes", "_seen", "certified")
+    __slots__ = (
+        "_cut",
+        "_handle",
+        "_head_bytes",
+        "_head_since",
+        "_made_at",
+        "_owed_bytes",
+        "_seen",
+        "certified",
+        "hop",
+    )
 
     def __init__(self, manager: DataPlane, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
@@ -43,6 +55,7 @@ class Wire(web.RequestHandler):
         self._head_bytes = 0
         self._made_at = 0.0
         self.certified: tuple[object, Caller] | None = None  # whom its certificate speaks for, and who has said so
+        self.hop: str | None = None  # the other end, where it is a trusted proxy
         self._cut: Cut | None = None  # how the message that waits came
         self._owed_bytes: int | None = 0  # until the parser is between two messages; None: nobody knows any more
         self._handle = manager.handler
@@ -61,6 +74,13 @@ class Wire(web.RequestHandler):
         if len(plane.wires) >= plane.connections_max:
             self._handle = plane.own_only
         plane.wires.add(self)
+        self.hop = plane.hop(transport)
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """Whose word about hops is believed."""
+        plane = cast("DataPlane | None", self._manager)
+        return () if plane is None else plane.networks
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """One connection less."""
@@ -76,7 +96,7 @@ class Wire(web.RequestHandler):
         idle = self._current_request is None and not self._messages
         message = cut_request(data) if idle and self._owed_bytes == 0 else None
         if message is not None and not (self._close or self._force_close):
-            seen = self._seen(message)
+            seen = self._seen(message, self.hop)
             if seen is not None:
                 self._messages.append(
                     (seen[0], cast("StreamReader", Whole(data[message.at :], seen[1], message.passing)))
@@ -265,7 +285,7 @@ class Wire(web.RequestHandler):
 class DataPlane(web.Server):
     """Makes a `Wire` for each connection; `on_refusal(error)` counts what never became a request.
 
-    `seen(cut)` says what a head of these bytes means, if the parser has read one before.
+    `seen(cut, hop)` says what a head of these bytes means, if the parser has read one before, from the same hop.
     """
 
     def __init__(
@@ -275,11 +295,13 @@ class DataPlane(web.Server):
         header_bytes_max: int,
         connections_max: int,
         on_refusal: Callable[[AnswerableError], None],
-        seen: Callable[[Cut], tuple[RawRequestMessage, Head] | None],
+        seen: Callable[[Cut, str | None], tuple[RawRequestMessage, Head] | None],
+        trusted_proxies: Sequence[str] = (),
     ) -> None:
         super().__init__(cast("Any", handler), request_factory=cast("Any", Inbound))
         self.handler = handler
         self.seen = seen
+        self.networks = tuple(ipaddress.ip_network(each) for each in trusted_proxies)
         self.header_bytes_max = header_bytes_max
         self.connections_max = connections_max
         self.on_refusal = on_refusal
@@ -298,6 +320,14 @@ class DataPlane(web.Server):
             max_headers=HEADERS_MAX,
             auto_decompress=False,  # what the caller compressed is evidence as it came
         )
+
+    def hop(self, transport: asyncio.BaseTransport) -> str | None:
+        """The address at the other end of a new connection, where it is a trusted proxy's."""
+        if not self.networks:
+            return None
+        name = transport.get_extra_info("peername")
+        address = str(name[0]) if isinstance(name, tuple) else None
+        return address if is_trusted(address, self.networks) else None
 
     def busy(self) -> Busy:
         """What a connection beyond the bound is told."""

@@ -208,7 +208,7 @@ async def test_a_fault_of_ours_in_the_middle_of_an_answer_is_a_cut_and_no_second
         header_bytes_max=8192,
         connections_max=9,
         on_refusal=lambda error: counted.append(error.code),
-        seen=lambda cut: None,
+        seen=lambda cut, hop: None,
     )
     server = await asyncio.get_running_loop().create_server(plane, "127.0.0.1", 0)
     try:

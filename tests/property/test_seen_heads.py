@@ -110,7 +110,7 @@ async def _served(messages: list[list[bytes]], *, remembers: bool) -> tuple[list
             known[request.cut.head] = (message, None)
         return Reply(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n.", keep_alive=request.keeps_alive)
 
-    def seen(message: Cut) -> Any:
+    def seen(message: Cut, hop: str | None) -> Any:
         nonlocal hits
         found = known.get(message.head)
         hits += found is not None

@@ -75,8 +75,11 @@ class Client:
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, worker: Worker, tls: ssl.SSLContext | None = None) -> AsyncIterator[Client]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port, ssl=tls)
+    async def to(
+        cls, worker: Worker, tls: ssl.SSLContext | None = None, *, source: str | None = None
+    ) -> AsyncIterator[Client]:
+        local = None if source is None else (source, 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port, ssl=tls, local_addr=local)
         try:
             yield cls(reader, writer)
         finally:
