@@ -172,6 +172,10 @@ async def test_an_authority_that_answers_something_else_is_not_believed(
     made.grow(2)
     stamping = await stamped(embedded, made, authority)
     (old,) = anchors.of_size(embedded, LOG, 3, anchors.TIMESTAMP).values()
+    embedded.command("TRUNCATE TABLE anchors")
+    authority.answer = old  # over the same text, in answer to another nonce
+    assert "another question" in ((await stamped(embedded, made, authority)).tried.problem or "")
+    assert anchors.of_size(embedded, LOG, 3, anchors.TIMESTAMP) == {}
     made.grow(1)
     for answer in (b"", b"nonsense", old, old + b"x" * timestamps.ANSWER_BYTES_MAX):
         authority.answer = answer
