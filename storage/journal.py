@@ -236,11 +236,14 @@ class Journal:
         if self._stopped is None:
             self._watermark.refuse()
 
-    def lose(self, *, shed: bool = False) -> None:
-        """Give up an admitted call whose entry could not be written; a gap entry says so within a second."""
+    def lose(self, *, shed: bool = False, begun: str | None = None) -> None:
+        """Give up an admitted call whose entry could not be written; a gap entry says so within a second.
+
+        ``begun`` is its decision where a begin entry was appended: the gap entry names it, and no restart closes it.
+        """
         if self._stopped is not None:
             return  # it stays open in the watermark, and the next start counts it
-        self._losses.add(WHILE_RUNNING, shed=shed)
+        self._losses.add(WHILE_RUNNING, shed=shed, begun=begun)
 
     @property
     def counters(self) -> Counters:

@@ -18,7 +18,8 @@ Loss = tuple[str, str | None, str]  # what shares a gap entry: tenant, route, wh
 RUNNING: Loss = (SYSTEM_TENANT, None, "running")  # the entry of an admitted call could not be written
 SHED = "shed"  # a `best_effort` call was given up under pressure
 DELAY_S = 1.0
-GAP_BYTES = 2048  # room for one gap entry, and to spare
+DECISIONS_MAX = 200  # begun calls that one gap entry names
+GAP_BYTES = 2048 + 40 * DECISIONS_MAX  # room for one gap entry, and to spare
 
 
 class Losses:
@@ -28,24 +29,30 @@ class Losses:
         """``put`` hands an item to the writer, ``room_bytes`` says how much space is left."""
         self._own, self._put, self._room_bytes = own, put, room_bytes
         self._loop = asyncio.get_running_loop()
-        self._owed: dict[Loss, tuple[int, int]] = {}  # lost, shed
+        self._owed: dict[Loss, tuple[int, int, tuple[str, ...]]] = {}  # lost, shed, those of them that had begun
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False
         self.unstated = 0  # calls given up that no gap entry states which is written
 
-    def add(self, loss: Loss, *, shed: bool) -> None:
-        """One call more."""
+    def add(self, loss: Loss, *, shed: bool, begun: str | None = None) -> None:
+        """One call more; ``begun`` is its decision where a begin entry may stand, which nothing else will close."""
         self.unstated += 1
-        self._owe(loss, 1, int(shed))
+        self._owe(loss, 1, int(shed), () if begun is None else (begun,))
 
     def state(self) -> None:
         """Have all gap entries written that are owed."""
         owed, self._owed = self._owed, {}
-        for loss, (lost, shed) in owed.items():
-            item = self._own.gap(*loss, lost=lost, shed=shed)
-            item.waiter = self._loop.create_future()
-            item.waiter.add_done_callback(partial(self._stated, loss, lost, shed))
-            self._put(item)
+        for loss, (lost, shed, begun) in owed.items():
+            whole = (len(begun) - 1) // DECISIONS_MAX if begun else 0  # gap entries that are full of names
+            for at in range(0, whole * DECISIONS_MAX, DECISIONS_MAX):
+                self._state(loss, DECISIONS_MAX, 0, begun[at : at + DECISIONS_MAX])
+            self._state(loss, lost - whole * DECISIONS_MAX, shed, begun[whole * DECISIONS_MAX :])
+
+    def _state(self, loss: Loss, lost: int, shed: int, begun: tuple[str, ...]) -> None:
+        item = self._own.gap(*loss, lost=lost, shed=shed, decisions=begun)
+        item.waiter = self._loop.create_future()
+        item.waiter.add_done_callback(partial(self._stated, loss, lost, shed, begun))
+        self._put(item)
 
     def end(self) -> None:
         """Nothing is tried again from here on."""
@@ -53,9 +60,9 @@ class Losses:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _owe(self, loss: Loss, lost: int, shed: int) -> None:
-        before = self._owed.get(loss, (0, 0))
-        self._owed[loss] = (before[0] + lost, before[1] + shed)
+    def _owe(self, loss: Loss, lost: int, shed: int, begun: tuple[str, ...]) -> None:
+        before = self._owed.get(loss, (0, 0, ()))
+        self._owed[loss] = (before[0] + lost, before[1] + shed, before[2] + begun)
         self._later()
 
     def _later(self) -> None:
@@ -69,8 +76,8 @@ class Losses:
         else:  # what must wait for the disk holds up nobody else
             self._later()
 
-    def _stated(self, loss: Loss, lost: int, shed: int, stated: asyncio.Future[object]) -> None:
+    def _stated(self, loss: Loss, lost: int, shed: int, begun: tuple[str, ...], stated: asyncio.Future[object]) -> None:
         if stated.exception() is not None:
-            self._owe(loss, lost, shed)
+            self._owe(loss, lost, shed, begun)
         else:
             self.unstated -= lost

@@ -7,7 +7,7 @@ that waits for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from storage import frames
@@ -43,9 +43,16 @@ class Opening:
         made.extend(self._lost_decision(begun) for begun in recovered.begun)
         return made
 
-    def gap(self, tenant: str, route: str | None, why: str, *, lost: int, shed: int) -> Item:
-        """A gap entry for calls whose entry could not be written, or was not, while the shard ran."""
-        fields = {"why": why, "lost": lost, "shed": shed, "count": "known"}
+    def gap(
+        self, tenant: str, route: str | None, why: str, *, lost: int, shed: int, decisions: Sequence[str] = ()
+    ) -> Item:
+        """A gap entry for calls whose entry could not be written, or was not, while the shard ran.
+
+        ``decisions`` are those of them that had begun: no other entry will close these.
+        """
+        fields: dict[str, object] = {"why": why, "lost": lost, "shed": shed, "count": "known"}
+        if decisions:
+            fields["decisions"] = list(decisions)
         item = self._own("gap", fields, tenant=tenant, route=route)
         item.lost, item.shed = lost, shed
         return item

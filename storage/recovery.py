@@ -127,6 +127,9 @@ class Scan:
                 self.begun.pop(entry["decision"], None)
                 for part in entry["parts"]:
                     self.found.pop(part["key"], None)
+            elif entry["kind"] == "gap":
+                for decision in entry.get("decisions", ()):
+                    self.begun.pop(decision, None)
 
     def is_fresh(self, mark: Mark, last: int) -> bool:
         """Whether the watermark is as far as its writer had moved it when it made the last batch of segment ``last``.

@@ -361,6 +361,9 @@ class Writer:
             self._begun[made["decision"]] = self._file.header.first_seq
         elif made["kind"] in CLOSING:
             self._begun.pop(made["decision"], None)
+        elif made["kind"] == "gap":
+            for decision in made.get("decisions", ()):
+                self._begun.pop(decision, None)
 
     def _heartbeats(self, *, closes: bool) -> list[Item]:
         """Entries that state the counters: the shard's, and for each scope how many entries precede the first one."""

@@ -236,7 +236,7 @@ class Recording:
 
     def _give_up(self) -> None:
         """Its entry could not be written."""
-        self._journal.lose()
+        self._journal.lose(begun=None if self._begun is None else self.decision)
 
     def _close(self, answered: Answered, body: bytes | None, media: str) -> asyncio.Future[Appended]:
         assert not self._closed, "a call is closed once"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import shutil
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from storage import quarantine, recovery, watermark
+from storage import losses, quarantine, recovery, watermark
 from storage.entries import Draft
 from storage.errors import JournalCorrupt, JournalStopped, StorageError
 from storage.journal import Appended, Journal
@@ -251,6 +252,37 @@ async def _begun(journal: Journal, chunks: int = 3) -> dict[str, Any]:
     for chunk in sealed:
         await journal.append_parts(key, [chunk], ts_ns=1)
     return {"decision": made.decision, "begin": made.id, "sha256": stream.finish().sha256, "key": key.key_id}
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_a_begun_call_that_was_given_up_is_lost_once_and_no_restart_closes_it(
+    directory: Path, keys: JournalKeys, tmp_path: Path, is_killed: bool
+) -> None:
+    journal = await open_journal(directory, keys)
+    begun = [await _begun(journal) for _ in range(losses.DECISIONS_MAX + 2)]
+    for each in begun:
+        journal.lose(begun=each["decision"])
+    async with asyncio.timeout(10):
+        while journal.counters.lost < len(begun):
+            await asyncio.sleep(0.05)
+    if is_killed:
+        left = crash_copy(directory, tmp_path / "left")
+        await journal.close()
+    else:
+        await journal.close()
+        left = directory
+    counted = {"accepted": len(begun), "closed": 0, "open": 0, "lost": len(begun), "shed": 0, "refused": 0}
+    for _ in range(2):
+        journal = await open_journal(left, keys)
+        assert journal.counters.as_json() == counted
+        await journal.close()
+    entries = check_whole(left, [])
+    gaps = [entry for entry in entries if entry["kind"] == "gap"]
+    assert [(gap["lost"], gap["why"], len(gap["decisions"])) for gap in gaps] == [
+        (losses.DECISIONS_MAX, "running", losses.DECISIONS_MAX),
+        (2, "running", 2),
+    ]
+    assert {name for gap in gaps for name in gap["decisions"]} == {each["decision"] for each in begun}
 
 
 async def test_a_begun_decision_without_its_decision_gets_one_that_says_what_was_found(
