@@ -8,16 +8,19 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from gateway.keeper.anchoring import Anchoring
 from gateway.keeper.parts import Parts
 from gateway.keeper.tail import Shelf
 from storage.errors import NothingRecorded, StorageError
+from storage.items import JournalLimits
 from storage.migrate import migrations
+from storage.pressure import Level, Load, level, sentence, used_share
 
 State = Literal["ok", "warn", "fail"]
-DISK_WARN_SHARE, DISK_FAIL_SHARE = 0.70, 0.95
+DISK_STATES: dict[Level, State] = {Level.CALM: "ok", Level.WARN: "warn", Level.SHED: "warn", Level.REFUSE: "fail"}
 UNSHIPPED_WARN_S = 60.0  # a shipment takes a second; a minute means that something is away
 _APPLIED = "SELECT count() FROM migrations"
 
@@ -48,12 +51,19 @@ def examine(parts: Parts, anchoring: Anchoring | None = None) -> list[Check]:
     ]
 
 
+def disk(data: Path, *, free_bytes: int, total_bytes: int) -> Check:
+    """The room under `data`, by the levels at which workers warn, shed and refuse (storage/pressure.py)."""
+    share = used_share(free_bytes=free_bytes, total_bytes=total_bytes, segment_bytes=JournalLimits().segment_bytes)
+    load = Load(space_share=0, disk_share=share, memory_share=0, wait_s=0)
+    found = level(load, Level.CALM)
+    said = f"{free_bytes / 2**30:.1f} of {total_bytes / 2**30:.1f} GiB free under {data}"
+    return Check("disk", DISK_STATES[found], f"{said}; {sentence(load, found)}" if found else said)
+
+
 def _data(parts: Parts) -> Iterator[Check]:
     data = parts.configuration.data
     usage = shutil.disk_usage(data)
-    share = usage.used / usage.total
-    state: State = "fail" if share >= DISK_FAIL_SHARE else "warn" if share >= DISK_WARN_SHARE else "ok"
-    yield Check("disk", state, f"{share:.0%} used, {usage.free / 2**30:.1f} GiB free under {data}")
+    yield disk(data, free_bytes=usage.free, total_bytes=usage.total)
     keys = data / "keys"
     loose = [path.name for path in sorted(keys.iterdir()) if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)]
     if not os.access(data, os.W_OK):

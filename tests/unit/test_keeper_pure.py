@@ -1,6 +1,7 @@
 """The keeper's pure parts: progress, extraction sheets, explanation policy, the control file."""
 
 import base64
+from pathlib import Path
 
 import orjson
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.route import Route
-from gateway.keeper import control, policy, sheets
+from gateway.keeper import control, health, policy, sheets
 from gateway.keeper.progress import Progress
 
 ORIGIN = "bank/gateway-0/1"
@@ -187,3 +188,19 @@ def test_control_numbers_never_go_back_not_even_after_a_damaged_file(tmp_path) -
     assert control.next_seq(path, now_s=1_000) == 5_001
     path.write_bytes(b"\x00\x00")
     assert control.next_seq(path, now_s=9_000) == 9_000
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "state", "says"),
+    [
+        (500, "ok", ""),
+        (4, "ok", ""),
+        (1.1, "warn", "nothing is shed yet"),
+        (0.5, "warn", "best_effort calls are shed"),
+        (0.1, "fail", "calls are refused"),
+    ],
+)
+def test_doctor_judges_the_disk_by_the_levels_at_which_workers_act(free_gib: float, state: str, says: str) -> None:
+    found = health.disk(Path("/data"), free_bytes=int(free_gib * 2**30), total_bytes=1000 * 2**30)
+    assert found.state == state
+    assert says in found.detail
