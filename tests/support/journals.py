@@ -207,3 +207,20 @@ def check_whole(directory: Path, acknowledged: list[Appended]) -> list[dict[str,
     assert last.closed == sum(1 for entry in entries if entry["kind"] in ("decision", "call"))
     assert last.lost == sum(entry["lost"] for entry in entries if entry["kind"] == "gap")
     return entries
+
+
+STREAM_MEDIA = "text/event-stream; charset=utf-8"
+
+
+async def begin_call(journal: Journal, chunks: int = 3) -> dict[str, Any]:
+    """A call that streams: its begin entry and some chunks are durable."""
+    journal.admit("acme", "credit")
+    key = journal.new_key()
+    asked, stored = key.sealer.seal("request", "application/json", b"{}", 0)
+    made = draft("begin", parts=(asked,), app="chat", call={"method": "POST"})
+    await journal.append(made, parts=[stored], key=key)
+    stream = key.sealer.open_stream_part("response", STREAM_MEDIA, 1)
+    sealed = [stream.chunk(b"data: %d\n\n" % number) for number in range(chunks)]
+    for chunk in sealed:
+        await journal.append_parts(key, [chunk], ts_ns=1)
+    return {"decision": made.decision, "begin": made.id, "sha256": stream.finish().sha256, "key": key.key_id}
