@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= $(shell nproc)
 
-.PHONY: demo test quick lint format contract chaos bench coverage wheel clean
+.PHONY: demo test quick lint format contract chaos bench soak coverage wheel clean
 
 demo: $(VENV)/.demo
 	$(RUN)/answerable demo $(ARGS)
@@ -32,10 +32,13 @@ contract: $(VENV)/.dev
 	$(RUN)/python -m pytest tests/contract tests/security -m contract $(ARGS)
 
 chaos: $(VENV)/.dev
-	ANSWERABLE_KILLS=300 ANSWERABLE_AWAY_S=60 $(RUN)/python -m pytest tests/fault --timeout 3600 $(ARGS)
+	ANSWERABLE_KILLS=300 ANSWERABLE_AWAY_S=60 ANSWERABLE_SOAK_S=600 $(RUN)/python -m pytest tests/fault --timeout 3600 $(ARGS)
 
 bench: $(VENV)/.dev
 	$(RUN)/python -m load_tests $(ARGS)
+
+soak: $(VENV)/.dev
+	$(RUN)/python -m load_tests.soak $(ARGS)
 
 coverage: $(VENV)/.dev
 	$(RUN)/python -m pytest tests -n $(WORKERS) -m "not chaos and not contract" --cov --cov-report=term-missing $(ARGS)

@@ -82,12 +82,12 @@ class Process:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def stop(self) -> int:
+    def stop(self, *, within_s: float = STOP_S) -> int:
         """End the whole group, gently first; returns the exit code."""
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_S)
+                self._process.wait(within_s)
         self._signal(signal.SIGKILL)
         return self._process.wait()
 

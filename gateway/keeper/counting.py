@@ -15,13 +15,14 @@ _NS_PER_MS: Final = 1_000_000
 _TOTALS = """
 SELECT
   (SELECT uniqExact(id) FROM entries WHERE kind = 'decision'),
+  (SELECT count() FROM entries WHERE kind IN ('decision', 'call')),
   (SELECT uniqExact(decision) FROM decisions),
   (SELECT uniqExactIf(decision, state = 'ready') FROM explanations),
   (SELECT uniqExactIf(decision, state = 'failed') FROM explanations)
 """
 _SHIPPED = """
-SELECT uniqExact(id) FROM entries
-WHERE kind = 'decision' AND id IN {ids:Array(UUID)} AND ts >= fromUnixTimestamp64Nano({low:Int64}, 'UTC')
+SELECT uniqExact(id), count() FROM entries
+WHERE kind IN ('decision', 'call') AND id IN {ids:Array(UUID)} AND ts >= fromUnixTimestamp64Nano({low:Int64}, 'UTC')
 """
 _EXPLAINED = """
 SELECT uniqExactIf(decision, state = 'ready'), uniqExactIf(decision, state = 'failed') FROM explanations
@@ -30,19 +31,32 @@ WHERE decision IN {ids:Array(UUID)} AND ts >= fromUnixTimestamp64Nano({low:Int64
 
 
 def totals(database: Database) -> dict[str, int]:
-    """Distinct decisions: shipped, with a typed row, explained, failed to be explained. Blocking."""
-    ((shipped, projected, explained, failed),) = database.rows(_TOTALS, caps=SWEEP)
-    return {"shipped": shipped, "projected": projected, "explained": explained, "failed": failed}
+    """Distinct decisions: shipped, with a typed row, explained, failed to be explained; and all closing entries.
+
+    Blocking.
+    """
+    ((shipped, closings, projected, explained, failed),) = database.rows(_TOTALS, caps=SWEEP)
+    return {
+        "shipped": shipped,
+        "closings": closings,
+        "projected": projected,
+        "explained": explained,
+        "failed": failed,
+    }
 
 
 def of_decisions(database: Database, ids: Sequence[str]) -> dict[str, int]:
-    """How many of these decisions are shipped, explained, failed to be explained. Blocking."""
+    """How many of these decisions and calls are shipped, explained, failed to be explained. Blocking.
+
+    `rows` are their closing entries: more than `shipped` if one stands there twice.
+    """
     known = sorted({one for one in ids if is_uuid7(one)})
-    found = {"asked": len(known), "shipped": 0, "explained": 0, "failed": 0}
+    found = {"asked": len(known), "shipped": 0, "rows": 0, "explained": 0, "failed": 0}
     for at in range(0, len(known), IDS_AT_ONCE):
         some = known[at : at + IDS_AT_ONCE]
         parameters: dict[str, Any] = {"ids": some, "low": max(0, uuid7_ms(some[0]) * _NS_PER_MS - _DAY_NS)}
-        ((shipped,),) = database.rows(_SHIPPED, parameters)
+        ((shipped, rows),) = database.rows(_SHIPPED, parameters)
+        found["rows"] += rows
         ((explained, failed),) = database.rows(_EXPLAINED, parameters)
         found["shipped"] += shipped
         found["explained"] += explained
