@@ -19,7 +19,8 @@ RUNNING: Loss = (SYSTEM_TENANT, None, "running")  # the entry of an admitted cal
 SHED = "shed"  # a `best_effort` call was given up under pressure
 DELAY_S = 1.0
 DECISIONS_MAX = 200  # begun calls that one gap entry names
-GAP_BYTES = 2048 + 40 * DECISIONS_MAX  # room for one gap entry, and to spare
+GAP_BYTES = 2048  # room for one gap entry, and to spare …
+NAME_BYTES = 40  # … and for each begun call that it names
 
 
 class Losses:
@@ -71,7 +72,7 @@ class Losses:
 
     def _due(self) -> None:
         self._timer = None
-        if self._room_bytes() > len(self._owed) * GAP_BYTES:
+        if self._room_bytes() > sum(GAP_BYTES + NAME_BYTES * len(begun) for _, _, begun in self._owed.values()):
             self.state()
         else:  # what must wait for the disk holds up nobody else
             self._later()
