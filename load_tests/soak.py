@@ -3,8 +3,9 @@
 A whole host (`answerable serve`: two workers, keeper, desk) before model endpoints in six protocols, applications that
 call at a steady pace and give up at every stage, and faults: model processes killed and cutting answers, the keeper
 killed, ClickHouse refusing and killed (`--server`: a ClickHouse HTTP interface in front of a chDB of its own). No
-worker is killed. Then SIGTERM, and everything that was promised is counted: in the watermarks, in ClickHouse, by
-`answerable verify`. Exit codes as `python -m load_tests`: 0 all holds, 1 something does not, 2 it could not run.
+worker is killed. Then SIGTERM while applications still call, and everything that was promised is counted: in the
+watermarks, in ClickHouse, by `answerable verify`. A fault that never came about is a failure too. Exit codes as
+`python -m load_tests`: 0 all holds, 1 something does not, 2 it could not run.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from load_tests import machine, plan, report
 from load_tests.percentile import percentile
 from load_tests.process import BrokenError, Process, free_port
 from load_tests.report import Claim, Results, Row, say
-from load_tests.soakcalls import Calls
+from load_tests.soakcalls import STAGES, Calls
 from storage import applications, watermark
 from tests.support.clickhouse_http import Server
 
@@ -41,15 +42,50 @@ PER_S = 120.0  # calls: two cores also carry the applications, the models and th
 WORKERS = 24
 READY_S = 60.0
 SAMPLE_S = 2.0
-MODELS_EVERY_S, KEEPER_EVERY_S, DATABASE_EVERY_S = 20.0, 12.0, 25.0
-REFUSES_S = 8.0
+CALLED_ON_S = 2.0  # after SIGTERM
 DRAIN_S = 120.0  # workers have 30, then the keeper has 30 for what is left
 SETTLED_S = 600.0
 GROWTH_MAX = 1.10  # last third of the run against the second
-FLOOR_MIB = 8.0  # what a page cache of Python's allocator may move without being growth
+SAMPLES_MIN = 5  # of a role in a third of the run
 COUNTED_AT_ONCE = 1_000
 SHORT_S = 120.0  # below it, it only shows that the soak works
 GATEWAYS = ("gateway-0", "gateway-1")
+KEEPER = "keeper"
+GREEDY_PER_S = 1.0  # what the application that asks for more may have
+MODELS_KILLED, KEEPER_KILLED = "model processes killed", "keeper killed"
+DATABASE_REFUSES, DATABASE_KILLED = "ClickHouse refusing", "ClickHouse killed"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often what fails, in a run of so many seconds."""
+
+    seconds: float
+
+    @property
+    def models_every_s(self) -> float:
+        return min(20.0, self.seconds / 5)
+
+    @property
+    def keeper_every_s(self) -> float:
+        return min(12.0, self.seconds / 7)
+
+    @property
+    def keeper_until_s(self) -> float:
+        """From here on it lives, so that its memory can be looked at."""
+        return self.seconds / 3
+
+    @property
+    def database_every_s(self) -> float:
+        return min(25.0, self.seconds / 7)
+
+    @property
+    def database_until_s(self) -> float:
+        return self.seconds * 5 / 6
+
+    @property
+    def refuses_s(self) -> float:
+        return min(8.0, self.seconds / 10)
 
 
 @dataclass(slots=True)
@@ -65,7 +101,7 @@ class Host:
     supervisor: Process | None = None
     models: Process | None = None
     faults: Counter[str] = field(default_factory=Counter)
-    rss_mib: dict[str, list[float]] = field(default_factory=dict)
+    rss_mib: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # with the second of the run
     seed: int = 0
 
     def start_models(self) -> None:
@@ -93,10 +129,10 @@ class Host:
                 found[words[words.index("gateway.serve") + 1]] = pid
         return found
 
-    def sample(self) -> None:
+    def sample(self, at_s: float) -> None:
         """What each process holds now."""
         for role, pid in self.processes().items():
-            self.rss_mib.setdefault(role, []).append(machine.rss_bytes(pid) / 2**20)
+            self.rss_mib.setdefault(role, []).append((at_s, machine.rss_bytes(pid) / 2**20))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,49 +162,57 @@ def _cmdline(pid: int) -> list[str]:
         return []
 
 
-async def _faults(host: Host, *, until: float, keeper_until: float) -> None:
-    """Kill and cut by the clock; the keeper only at first, so that its memory can be looked at afterwards."""
-    now = time.monotonic()
-    models_at, keeper_at, database_at = now + MODELS_EVERY_S / 2, now + KEEPER_EVERY_S, now + DATABASE_EVERY_S
-    is_killing_database = False
-    while time.monotonic() < until:
-        await asyncio.sleep(SAMPLE_S)
-        now = time.monotonic()
-        await asyncio.to_thread(host.sample)
+async def _faults(host: Host, pace: Pace) -> None:
+    """Kill and cut by the clock."""
+    begun = time.monotonic()
+    models_at, keeper_at, database_at = pace.models_every_s / 2, pace.keeper_every_s, pace.database_every_s
+    while (now := time.monotonic() - begun) < pace.seconds:
+        await asyncio.to_thread(host.sample, now)
         if now >= models_at:
             assert host.models is not None
             os.killpg(host.models.pid, signal.SIGKILL)
-            host.faults["model processes killed"] += 1
+            host.faults[MODELS_KILLED] += 1
             await asyncio.sleep(1)
             await asyncio.to_thread(host.start_models)
-            models_at = time.monotonic() + MODELS_EVERY_S
-        keeper = next((pid for role, pid in host.processes().items() if role.startswith("keeper")), None)
-        if now >= keeper_at and now < keeper_until and keeper is not None:
+            models_at = now + pace.models_every_s
+        keeper = host.processes().get(KEEPER)
+        if keeper_at <= now < pace.keeper_until_s and keeper is not None:
             os.kill(keeper, signal.SIGKILL)
-            host.faults["keeper killed"] += 1
-            keeper_at = now + KEEPER_EVERY_S
-        if host.server is not None and now >= database_at and now < keeper_until:
-            if is_killing_database:
-                await asyncio.to_thread(host.server.kill)
-                await asyncio.sleep(3)
-                await asyncio.to_thread(host.server.start)
-                host.faults["ClickHouse killed"] += 1
-            else:
-                await asyncio.to_thread(host.server.refuse, REFUSES_S)
-                host.faults["ClickHouse refusing for 8 s"] += 1
-                await asyncio.to_thread(host.server.wait_until_up, REFUSES_S + 30)
-            is_killing_database = not is_killing_database
-            database_at = time.monotonic() + DATABASE_EVERY_S
+            host.faults[KEEPER_KILLED] += 1
+            keeper_at = now + pace.keeper_every_s
+        if host.server is not None and database_at <= now < pace.database_until_s:
+            await _cut_database(host, host.server, pace)
+            database_at = time.monotonic() - begun + pace.database_every_s
+        await asyncio.sleep(min(SAMPLE_S, pace.seconds / 30))
 
 
-async def _loaded(host: Host, calls: Calls, seconds: float) -> None:
-    until = time.monotonic() + seconds
+async def _cut_database(host: Host, server: Server, pace: Pace) -> None:
+    """Once it refuses, once it is killed."""
+    if host.faults[DATABASE_REFUSES] == host.faults[DATABASE_KILLED]:
+        await asyncio.to_thread(server.refuse, pace.refuses_s)
+        host.faults[DATABASE_REFUSES] += 1
+        await asyncio.to_thread(server.wait_until_up, pace.refuses_s + 30)
+    else:
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(min(3.0, pace.refuses_s))
+        await asyncio.to_thread(server.start)
+        host.faults[DATABASE_KILLED] += 1
+
+
+async def _loaded(host: Host, calls: Calls, pace: Pace) -> int:
+    """Load and faults, then SIGTERM while applications go on calling; the host's exit code."""
+    assert host.supervisor is not None
     calling = asyncio.create_task(calls.run(per_s=PER_S, workers=WORKERS))
     try:
-        await _faults(host, until=until, keeper_until=time.monotonic() + seconds / 3)
+        await _faults(host, pace)
+        say("draining, still called")
+        ending = asyncio.create_task(asyncio.to_thread(host.supervisor.stop, within_s=DRAIN_S))
+        await asyncio.sleep(CALLED_ON_S)
     finally:
         calls.stopping = True
+    code = await ending
     await asyncio.wait_for(calling, 120)
+    return code
 
 
 async def _asked(data: Path, name: str, **arguments: object) -> dict[str, Any]:
@@ -231,7 +275,13 @@ def _configuration(base: Path, port: int, models_port: int, storage: dict[str, o
         "data": "data",
         "gateway": {"port": port, "workers": len(GATEWAYS), "drain_s": 30},
         "desk": {"port": free_port(), "development": True},
-        "callers": {"mode": "keys", "limits": {"default": {"rate_per_s": 100_000, "quota_calls": 10**9}}},
+        "callers": {
+            "mode": "keys",
+            "limits": {
+                "default": {"rate_per_s": 100_000, "quota_calls": 10**9},
+                "apps": {"greedy": {"rate_per_s": GREEDY_PER_S}},
+            },
+        },
         "storage": storage,
         "routes": [
             route("chat", "/chat", protocol="openai"),
@@ -259,23 +309,33 @@ def _counters(host: Host) -> dict[str, int]:
     return dict(total)
 
 
-def _memory(host: Host, seconds: float) -> list[Claim]:
+def _memory(host: Host, pace: Pace) -> list[Claim]:
     """Nothing in a short run: processes that have just begun still grow."""
-    claims: list[Claim] = []
-    if seconds < SHORT_S:
-        return claims
-    for role, samples in sorted(host.rss_mib.items()):
-        third = len(samples) // 3
-        if third < 3:
-            continue
-        second, last = statistics.median(samples[third : 2 * third]), statistics.median(samples[-third:])
-        growth = 1.0 if last - second < FLOOR_MIB else last / second
+    if pace.seconds < SHORT_S:
+        return []
+    third_s = pace.seconds / 3
+    claims = []
+    for role in (*GATEWAYS, KEEPER):
+        samples = host.rss_mib.get(role, [])
+        second = [mib for at_s, mib in samples if third_s <= at_s < 2 * third_s]
+        last = [mib for at_s, mib in samples if at_s >= 2 * third_s]
+        is_seen = min(len(second), len(last)) >= SAMPLES_MIN
+        growth = statistics.median(last) / statistics.median(second) if is_seen else float("inf")
         claims.append(Claim(f"memory of {role}, last third ÷ second", growth, GROWTH_MAX, at_most=True))
     return claims
 
 
+def _happened(host: Host, calls: Calls) -> list[Claim]:
+    """What must have come about for the rest to mean anything."""
+    wanted = [MODELS_KILLED, KEEPER_KILLED, *([DATABASE_REFUSES, DATABASE_KILLED] if host.server is not None else [])]
+    counts = {name: host.faults[name] for name in wanted}
+    counts |= {f"callers gone {stage}": calls.outcomes[f"given up {stage}"] for stage in STAGES}
+    counts["calls refused for the rate (429)"] = calls.outcomes["429"]
+    return [Claim(name, count, 1) for name, count in counts.items()]
+
+
 def _results(
-    host: Host, calls: Calls, counters: dict[str, int], shipped: Shipped, *, seconds: float, verified: bool
+    host: Host, calls: Calls, counters: dict[str, int], shipped: Shipped, *, pace: Pace, verified: bool
 ) -> Results:
     received = len(calls.received)
     unaccounted = counters["accepted"] - counters["closed"] - counters["lost"]
@@ -288,7 +348,8 @@ def _results(
         Claim("calls closed less closing entries shipped", abs(counters["closed"] - shipped.closings), 0, at_most=True),
         Claim("Decision-Ids that came twice without being repeats", calls.doubled, 0, at_most=True),
         Claim("answerable verify exits 0", float(verified), 1.0),
-        *_memory(host, seconds),
+        *_happened(host, calls),
+        *_memory(host, pace),
     ]
     rows = [Row(key=name, label=name, cells=(str(count),)) for name, count in sorted(calls.sent.items())]
     rows += [Row(key=name, label=name, cells=(str(count),)) for name, count in sorted(host.faults.items())]
@@ -305,7 +366,7 @@ def _results(
             "counters": counters,
             "p50_ms": round(1e3 * percentile(calls.took_s, 50), 2),
             "p99_ms": round(1e3 * percentile(calls.took_s, 99), 2),
-            "rss_mib": {role: [round(each, 1) for each in samples] for role, samples in host.rss_mib.items()},
+            "rss_mib": {role: [round(mib, 1) for _, mib in samples] for role, samples in host.rss_mib.items()},
         },
     )
 
@@ -322,15 +383,17 @@ def run(base: Path, stack: ExitStack, *, seconds: float, server: bool) -> Result
         storage = {"profile": "server", "url": database.url, "database": "soak"}
     port, models_port = free_port(), free_port()
     host = Host(base, port, models_port, _configuration(base, port, models_port, storage), database, stack)
-    key = applications.create(base / "data", app="soak", tenant="default", now_ns=time.time_ns())
+    key, greedy = (
+        applications.create(base / "data", app=app, tenant="default", now_ns=time.time_ns())
+        for app in ("soak", "greedy")
+    )
     host.start_models()
     host.start()
-    calls = Calls(port, key, random.Random(1))
+    calls = Calls(port, key, greedy, random.Random(1))
     say(f"{seconds:g} s of load and faults")
-    asyncio.run(_loaded(host, calls, seconds))
+    code = asyncio.run(_loaded(host, calls, Pace(seconds)))
     assert host.supervisor is not None
-    say("draining")
-    if host.supervisor.stop(within_s=DRAIN_S) != 0:
+    if code != 0:
         raise BrokenError(f"the host did not end in order within {DRAIN_S:g} s: {host.supervisor.last_words()}")
     counters = _counters(host)
     say("shipping and counting")
@@ -339,7 +402,7 @@ def run(base: Path, stack: ExitStack, *, seconds: float, server: bool) -> Result
     verified = _verify(host)
     if verified.returncode:
         say(verified.stdout.decode(errors="replace")[-4000:])
-    return _results(host, calls, counters, shipped, seconds=seconds, verified=verified.returncode == 0)
+    return _results(host, calls, counters, shipped, pace=Pace(seconds), verified=verified.returncode == 0)
 
 
 def main() -> int:

@@ -23,7 +23,8 @@ CARD, IBAN = "4111 1111 1111 1111", "DE89370400440532013000"
 ABORT_SHARE = 0.03  # of all calls
 TIMEOUT_S = 30.0
 _RESET = struct.pack("ii", 1, 0)
-STAGES = ("before the head", "in the head", "in the body", "after the request", "in the answer")
+GREEDY_SHARE = 0.02  # of all calls: by the application that asks for more than it may have
+STAGES = ("before the head", "in the head", "in the body", "after the request", "in the answer", "between events")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ KINDS = (
     Kind("call", "/score/embeddings", _score, 3),
     Kind("none", "/score/health", _score, 1, recorded=False),
 )
+STREAMED = tuple(kind for kind in KINDS if kind.name.endswith("streamed"))
 
 
 @dataclass(slots=True)
@@ -93,6 +95,7 @@ class Calls:
 
     port: int
     key: str
+    greedy: str
     roll: random.Random
     stopping: bool = False
     received: set[str] = field(default_factory=set)  # Decision-Ids of answers that came whole
@@ -121,7 +124,8 @@ class Calls:
             await asyncio.sleep(max(0.0, gap_s - (time.monotonic() - begun)))
 
     async def _called(self, session: aiohttp.ClientSession, kind: Kind) -> None:
-        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json", **kind.headers(self.roll)}
+        key = self.greedy if self.roll.random() < GREEDY_SHARE else self.key
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **kind.headers(self.roll)}
         url = f"http://127.0.0.1:{self.port}{kind.path}"
         begun = time.monotonic()
         try:
@@ -141,6 +145,8 @@ class Calls:
     async def _given_up(self, kind: Kind) -> None:
         """A caller that goes, by RST, at one of the stages of its call."""
         stage = self.roll.choice(STAGES)
+        if stage == "between events":
+            kind = self.roll.choice(STREAMED)
         body = orjson.dumps(kind.body(self.roll))
         head = (
             f"POST {kind.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\n"
@@ -156,12 +162,12 @@ class Calls:
                     writer.write(head[: len(head) // 2])
                 case "in the body":
                     writer.write(head + body[: len(body) // 2])
-                case "after the request" | "in the answer":
+                case "after the request" | "in the answer" | "between events":
                     writer.write(head + body)
-            if stage == "in the answer":
-                with contextlib.suppress(TimeoutError):
+            if stage in {"in the answer", "between events"}:
+                with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError):
                     async with asyncio.timeout(2):
-                        await reader.read(200)
+                        await (reader.read(200) if stage == "in the answer" else reader.readuntil(b"\n\n"))
             else:
                 await asyncio.sleep(self.roll.random() * 0.02)
             writer.transport.abort()

@@ -87,7 +87,13 @@ async def test_a_new_epoch_goes_on_beside_the_one_in_quarantine(tmp_path: Path, 
         assert second.journal.origin == "test/gateway-0/2"
         await settled(keeper)
         assert keeper.parts.shipping.shipped_below("test/gateway-0/1") == shipped
-        assert counting.totals(keeper.parts.database) == {"shipped": 10, "projected": 10, "explained": 10, "failed": 0}
+        assert counting.totals(keeper.parts.database) == {
+            "shipped": 10,
+            "closings": 10,
+            "projected": 10,
+            "explained": 10,
+            "failed": 0,
+        }
         sound = [shelf.origin for shelf in keeper.parts.library.shelves if shelf.damage is None]
         assert "test/gateway-0/2" in sound
     async with kept(configuration) as keeper:
@@ -134,7 +140,7 @@ async def test_segments_are_deleted_once_nobody_needs_them_and_a_restart_goes_on
         await gateway.decide(61)
         await settled(keeper)
         totals = counting.totals(keeper.parts.database)
-        assert totals == {"shipped": 62, "projected": 62, "explained": 62, "failed": 0}
+        assert totals == {"shipped": 62, "closings": 62, "projected": 62, "explained": 62, "failed": 0}
         verified = await asked(keeper, "verify")
         assert verified["exit"] == 0, [c for c in verified["result"]["claims"] if c["verdict"] != "PASS"]
     await gateway.close()

@@ -75,7 +75,13 @@ async def test_while_the_database_is_away_the_backlog_is_on_disk_and_explanation
             await settled(keeper)
             assert keeper.problems() == []
             totals = counting.totals(keeper.parts.database)
-            assert totals == {"shipped": decided, "projected": decided, "explained": decided, "failed": 0}
+            assert totals == {
+                "shipped": decided,
+                "closings": decided,
+                "projected": decided,
+                "explained": decided,
+                "failed": 0,
+            }
             kinds = queries.counts_by_kind(keeper.parts.database)
             assert (kinds["decision"], kinds["explanation"]) == (decided, decided)
             assert grown_bytes < MEMORY_BYTES_MAX
@@ -123,6 +129,6 @@ async def test_an_insert_of_unknown_outcome_leaves_every_row_once(
             ((rows, distinct),) = keeper.parts.database.rows("SELECT count(), uniqExact(origin, seq) FROM entries")
             assert rows == distinct
             assert counting.totals(keeper.parts.database) == {
-                "shipped": 3, "projected": 3, "explained": 3, "failed": 0
+                "shipped": 3, "closings": 3, "projected": 3, "explained": 3, "failed": 0
             }  # fmt: skip
         await gateway.close()

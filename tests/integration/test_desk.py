@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import io
 import json
 import re
 import uuid
@@ -9,7 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
+from gateway import logs
 from gateway.desk.context import Job, JobState
 from gateway.desk.openapi import DOCUMENT
 from storage.durable import Syscalls
@@ -598,13 +601,22 @@ async def test_the_command_why_tells_the_sentences_by_the_tokens_rights(bank, de
     assert [entry["action"] for entry in desk.accesses()] == ["decision"]
 
 
-async def test_no_log_line_holds_an_address_a_reference_or_a_code(bank, desk, capsys):
+@pytest.fixture
+def logged_to() -> Iterator[io.StringIO]:
+    """All that loggers of this process write meanwhile, whoever configured them before."""
+    before, stream = structlog.get_config(), io.StringIO()
+    logs.configure(writer=stream)  # type: ignore[arg-type]  # writes lines too
+    yield stream
+    structlog.configure(**before)
+
+
+async def test_no_log_line_holds_an_address_a_reference_or_a_code(bank, desk, logged_to):
     said = {"reference": "A-1", "kind": "case", "purpose": "audit"}
     await desk.client.post("/v1/lookup", json=said, headers=desk.headers("compliance"))
     await desk.client.get(f"/v1/cases/{bank.pseudonym('case', 'A-1')}", headers=desk.headers("compliance"))
     path = desk.desk.invite(subject="amy", roles=["support"])
     await desk.client.get(path)
-    logged = "".join(capsys.readouterr())  # where to, is for whoever configured logging in this process before
+    logged = logged_to.getvalue()
     assert "/v1/cases/{pseudonym}" in logged
     for secret in ("A-1", bank.pseudonym("case", "A-1"), path.removeprefix("/signin/"), "Bearer"):
         assert secret not in logged

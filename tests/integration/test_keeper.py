@@ -39,8 +39,20 @@ async def test_decisions_are_shipped_extracted_projected_explained_and_proven(tm
         await settled(keeper)
         database = keeper.parts.database
         ids = [orjson.loads(one.entry)["id"] for one in (*before, *after, closed)]
-        assert counting.totals(database) == {"shipped": 12, "projected": 12, "explained": 11, "failed": 0}
-        assert counting.of_decisions(database, ids) == {"asked": 11, "shipped": 11, "explained": 11, "failed": 0}
+        assert counting.totals(database) == {
+            "shipped": 12,
+            "closings": 12,
+            "projected": 12,
+            "explained": 11,
+            "failed": 0,
+        }
+        assert counting.of_decisions(database, ids) == {
+            "asked": 11,
+            "shipped": 11,
+            "rows": 11,
+            "explained": 11,
+            "failed": 0,
+        }
 
         for number, identifier in zip([*range(10), 10], ids, strict=True):
             features, answer = (orjson.loads(body) for body in gateway.bodies(number))
@@ -190,5 +202,11 @@ async def test_on_a_filling_disk_explanations_pause_and_go_on_where_they_were_wh
         assert len(own_entries(tmp_path, "explanation")) == 1
         space._look, space.disk_share = real, 0.0  # type: ignore[method-assign]
         await settled(keeper)
-        assert counting.of_decisions(database, ids) == {"asked": 5, "shipped": 5, "explained": 5, "failed": 0}
+        assert counting.of_decisions(database, ids) == {
+            "asked": 5,
+            "shipped": 5,
+            "rows": 5,
+            "explained": 5,
+            "failed": 0,
+        }
     await gateway.close()

@@ -58,7 +58,13 @@ async def test_settle_ends_when_everything_is_visible_and_verify_finds_it_sound(
     configuration = keeper.parts.configuration
     lines = await run(configuration, "settle")
     assert all("progress" in line for line in lines[:-1])
-    assert lines[-1]["result"]["decisions"] == {"shipped": 6, "projected": 6, "explained": 6, "failed": 0}
+    assert lines[-1]["result"]["decisions"] == {
+        "shipped": 6,
+        "closings": 6,
+        "projected": 6,
+        "explained": 6,
+        "failed": 0,
+    }
     assert lines[-1]["result"]["calls"] == {"accepted": 6, "closed": 6, "open": 0, "lost": 0, "refused": 0}
     verified = (await run(configuration, "verify"))[-1]
     assert verified["exit"] == 0, [claim for claim in verified["result"]["claims"] if claim["verdict"] != "PASS"]
@@ -77,7 +83,7 @@ async def test_status_count_and_doctor_tell_what_is_there(served: tuple[Keeper, 
     assert settled["shards"][0]["closed"] == 7
     ids = [orjson.loads(appended.entry)["id"], gateway.journal.new_id()]
     counted = await result(configuration, "count", decisions=ids)
-    assert counted == {"asked": 2, "shipped": 1, "explained": 1, "failed": 0}
+    assert counted == {"asked": 2, "shipped": 1, "rows": 1, "explained": 1, "failed": 0}
     checks = (await result(configuration, "doctor"))["checks"]
     assert {check["name"] for check in checks} >= {"disk", "keys", "clickhouse", "model of loans"}
     assert all(check["state"] != "fail" for check in checks)
@@ -155,7 +161,7 @@ async def test_without_a_keeper_every_command_opens_the_data_itself(tmp_path: Pa
     registered = await result(configuration, "models-register", file=str(loans.registration))
     assert (registered["name"], registered["version"]) == ("loans", "1.0")
     settled = await result(configuration, "settle")
-    assert settled["decisions"] == {"shipped": 4, "projected": 4, "explained": 4, "failed": 0}
+    assert settled["decisions"] == {"shipped": 4, "closings": 4, "projected": 4, "explained": 4, "failed": 0}
     for name in ("migrate", "doctor", "status", "rebuild"):
         assert (await run(configuration, name))[-1]["exit"] == 0, name
     assert (await run(configuration, "verify"))[-1]["exit"] == 0

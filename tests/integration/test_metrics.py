@@ -137,6 +137,7 @@ async def test_a_host_exposes_what_the_readme_names_and_nothing_else_whoever_is_
                 and total(text, "answerable_checkpoint_age_seconds") == 0
                 and total(text, "answerable_upstream_available", route="dead") == 0
                 and total(text, "answerable_journal_commit_seconds_count", shard="keeper") > 0
+                and total(text, "answerable_ready") == 3
             )
         )
         assert exposed(text) == documented()
