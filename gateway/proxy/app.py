@@ -178,6 +178,7 @@ class Worker:
             on_refusal=self._handler.refused,
             seen=self._handler.seen,
             trusted_proxies=gateway.trusted_proxies,
+            proxy_header=gateway.proxy_header,
         )
         await self._watch.look()
         try:

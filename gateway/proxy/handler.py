@@ -28,6 +28,7 @@ from gateway.proxy.errors import (
 )
 from gateway.proxy.exchange import NOTHING, Asked, Caller
 from gateway.proxy.exchangelog import ExchangeLog
+from gateway.proxy.forwarded import Hop
 from gateway.proxy.framing import Cut
 from gateway.proxy.heads import Head, Heads
 from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_request_id
@@ -102,7 +103,7 @@ class Handler:
                 error, request_id, keep_alive=self._keeps(request, error), body=request.head.method != "HEAD"
             )
 
-    def seen(self, cut: Cut, hop: str | None) -> tuple[RawRequestMessage, Head] | None:
+    def seen(self, cut: Cut, hop: Hop | None) -> tuple[RawRequestMessage, Head] | None:
         """What a head of these bytes means, if one was parsed and understood before; `hop` as `Wire.hop`."""
         return self._heads.find_bytes(cut, hop)
 
