@@ -53,6 +53,7 @@ class Gateway(Section):
     pending_bytes_max: int = Field(default=64 * MIB, ge=MIB, le=64 * GIB)  # memory for what is not yet durable
     connections_max: int = Field(default=2_000, ge=1, le=1_000_000)
     drain_s: Seconds = 30
+    drain_notice_s: float = Field(default=0, ge=0, le=3_600)  # unready, and serving, before the drain begins
 
     @model_validator(mode="after")
     def _proxies_write_one_header(self) -> Self:

@@ -296,14 +296,12 @@ class DataPlane(web.Server):
         connections_max: int,
         on_refusal: Callable[[AnswerableError], None],
         seen: Callable[[Cut, Hop | None], tuple[RawRequestMessage, Head] | None],
-        trusted_proxies: Sequence[str] = (),
-        proxy_header: str | None = None,
     ) -> None:
         super().__init__(cast("Any", handler), request_factory=cast("Any", Inbound))
         self.handler = handler
         self.seen = seen
-        self.networks = tuple(ipaddress.ip_network(each) for each in trusted_proxies)
-        self._proxy_header = (proxy_header or "").encode("ascii")
+        self.networks: Sequence[Network] = ()
+        self._proxy_header = b""
         self.header_bytes_max = header_bytes_max
         self.connections_max = connections_max
         self.on_refusal = on_refusal
@@ -322,6 +320,11 @@ class DataPlane(web.Server):
             max_headers=HEADERS_MAX,
             auto_decompress=False,  # what the caller compressed is evidence as it came
         )
+
+    def trust(self, proxies: Sequence[str], header: str | None) -> None:
+        """Believe these networks' word about hops, in the one header, on connections that are made from now on."""
+        self.networks = tuple(ipaddress.ip_network(each) for each in proxies)
+        self._proxy_header = (header or "").encode("ascii")
 
     def hop(self, transport: asyncio.BaseTransport) -> Hop | None:
         """The other end of a new connection, where it is a trusted proxy."""
