@@ -27,7 +27,7 @@ NOTE_BYTES_MAX = 1 << 20  # a checkpoint has a few hundred; with many post-quant
 SIGNATURES_MAX = 100  # the specification asks for at least 16
 SIZE_MAX = (1 << 63) - 1  # tree sizes stay within a signed 64-bit number, as every implementation can hold
 _PROOF_HEAD = "c2sp.org/tlog-proof@v1"
-_NUMBER = re.compile(r"^(0|[1-9][0-9]{0,18})$")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ def _check_text(text: str) -> None:
 
 def number(text: str) -> int:
     """A tree size or index in its one decimal spelling; raises Unverifiable."""
-    if not _NUMBER.match(text) or int(text) > SIZE_MAX:
+    if not _NUMBER.fullmatch(text) or int(text) > SIZE_MAX:
         raise Unverifiable(f"not a decimal number: {text[:40]!r}")
     return int(text)
 
