@@ -52,7 +52,7 @@ class Copies:
         """
         if not self.directory.exists():
             return None
-        found = max((path.name for path in self.directory.iterdir() if _NAME.match(path.name)), default=None)
+        found = max((path.name for path in self.directory.iterdir() if _NAME.fullmatch(path.name)), default=None)
         if found is None:
             return None
         raw = (self.directory / found).read_bytes()

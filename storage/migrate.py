@@ -53,7 +53,7 @@ def migrations() -> list[Migration]:
     """Those of this release, by number."""
     found = []
     for file in (resources.files("storage") / "migrations").iterdir():
-        match = _NAME.match(file.name)
+        match = _NAME.fullmatch(file.name)
         if match:
             found.append(Migration(int(match[1]), file.name, file.read_text(encoding="utf-8")))
     return sorted(found, key=lambda migration: migration.version)

@@ -47,7 +47,7 @@ def parse_path(path: str) -> Tile:
     Raises:
         Unverifiable: any other spelling.
     """
-    match = _PATH.match(path)
+    match = _PATH.fullmatch(path)
     if match is None:
         raise Unverifiable(f"not a tile path: {path[:80]!r}")
     tile = Tile(int(match[1]), int(match[2].replace("/", "").replace("x", "")), int(match[3] or WIDTH))

@@ -1,7 +1,7 @@
 """Reading and proving what was recorded."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
@@ -26,16 +26,60 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Say why a decision came out as it did. Needs a desk token in ANSWERABLE_TOKEN; the look is recorded."""
+    bearer = _bearer("support")
+    arguments = {"decision": decision, "purpose": purpose, "ticket": ticket, "token": bearer}
+    result = ask(configuration(config, data), "why", arguments)["result"]
+    typer.echo(orjson.dumps(result).decode() if as_json else _sentences(result))
+
+
+def _bearer(role: str) -> str:
     bearer = token()
     if bearer is None:
         raise ConfigError(
             f"no desk token in {TOKEN_VARIABLE}; owning this machine gives no right to read a person's data",
             advice="Take one from your issuer; in development: "
-            f"export {TOKEN_VARIABLE}=$(answerable token --role support …)",
+            f"export {TOKEN_VARIABLE}=$(answerable token --role {role} …)",
         )
-    arguments = {"decision": decision, "purpose": purpose, "ticket": ticket, "token": bearer}
-    result = ask(configuration(config, data), "why", arguments)["result"]
-    typer.echo(orjson.dumps(result).decode() if as_json else _sentences(result))
+    return bearer
+
+
+def bundle(
+    *,
+    out: Annotated[Path, typer.Option(help="The file to write (.zip); it must not be there yet.")],
+    purpose: Annotated[str, typer.Option(help="Why you take it; it stands on the access entry.")],
+    decision: Annotated[list[str] | None, typer.Option(help="A Decision-Id; may be given several times.")] = None,
+    case: Annotated[str | None, typer.Option(help="All decisions of this case, by your own number for it.")] = None,
+    subject: Annotated[str | None, typer.Option(help="All decisions about this person, by your own number.")] = None,
+    route: Annotated[str | None, typer.Option(help="All entries of this route, with --from and --to.")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="A date or time, ISO 8601, UTC.")] = None,
+    to: Annotated[str | None, typer.Option(help="The end, without it.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Disclose this of each decision: request, response or target.")
+    ] = None,
+    ticket: Annotated[str | None, typer.Option(help="The ticket you work on.")] = None,
+    everything: Annotated[bool, typer.Option("--everything", help="All entries of all ledgers.")] = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write evidence that an outsider can check alone. Needs a desk token in ANSWERABLE_TOKEN; it is recorded."""
+    asked: dict[str, Any] = {"decisions": decision, "case": case, "subject": subject, "route": route}
+    asked |= {"from": from_, "to": to, "parts": part, "everything": everything or None}
+    arguments = {
+        "out": str(out.absolute()),
+        "token": _bearer("auditor"),
+        "asked": {name: value for name, value in asked.items() if value},
+        "purpose": purpose,
+        "ticket": ticket,
+    }
+    made = ask(configuration(config, data), "bundle", arguments)["result"]
+    if as_json:
+        typer.echo(orjson.dumps(made))
+        return
+    typer.echo(f"{out}: {made['entries']:,} entries, {made['parts']:,} parts disclosed, {made['erased']:,} erased")
+    for sentence in made["incomplete"]:
+        typer.echo(f"not shown to be complete: {sentence}")
+    typer.echo(f"check it: answerable verify --bundle {out} --trust policy.json")
 
 
 def _sentences(result: dict[str, Any]) -> str:
@@ -49,9 +93,12 @@ def verify(
     trust: Annotated[
         Path | None, typer.Option(help="A trust policy (JSON): keys of logs, witnesses, time stamps that you brought.")
     ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Check this evidence bundle alone.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Recompute leaves, tree and checkpoints from ClickHouse and the journal: exit 0 sound, 1 broken, 2 cannot tell."""
+    if bundle is not None:
+        _verify_bundle(bundle, trust, as_json=as_json)
     arguments = {} if trust is None else {"trust": _policy(trust)}
     answer = ask(configuration(config, data), "verify", arguments)
     if as_json:
@@ -66,6 +113,26 @@ def verify(
     Console(width=None if Console().is_terminal else 160).print(table)
     typer.echo({0: "sound", 1: "BROKEN", 2: "cannot tell"}[answer["exit"]])
     raise typer.Exit(answer["exit"])
+
+
+def _verify_bundle(path: Path, trust: Path | None, *, as_json: bool) -> NoReturn:
+    # imported when needed, as below
+    from storage.bundlecheck import check_bundle  # noqa: PLC0415
+    from storage.trust import TrustPolicy  # noqa: PLC0415
+
+    try:
+        report = check_bundle(path, None if trust is None else TrustPolicy.parse(_policy(trust)))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    if as_json:
+        typer.echo(orjson.dumps(report.as_json()))
+        raise typer.Exit(report.exit_code)
+    table = Table("claim", "verdict", "detail")
+    for claim in report.claims:
+        table.add_row(claim.name, f"[{_COLOURS[claim.verdict]}]{claim.verdict}[/]", claim.detail)
+    Console(width=None if Console().is_terminal else 160).print(table)
+    typer.echo({0: "holds", 1: "DOES NOT HOLD", 2: "cannot tell"}[report.exit_code])
+    raise typer.Exit(report.exit_code)
 
 
 def _policy(path: Path) -> dict[str, Any]:

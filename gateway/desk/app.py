@@ -8,7 +8,7 @@ pattern instead of the address.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from traceback import extract_tb
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from gateway.desk.api import Api, answered
 from gateway.desk.callers import Caller, Callers
 from gateway.desk.context import Context
 from gateway.desk.errors import PurposeRequiredError, RequestError, SigninRequiredError
+from gateway.desk.evidence import EvidenceRequest
 from gateway.desk.pages import Pages, is_ours
 from gateway.desk.reading import Reading
 from gateway.desk.roles import TRY_PURPOSE, viewer
@@ -32,6 +33,7 @@ from gateway.desk.trypages import TryPages
 from gateway.desk.views import Views
 from gateway.exposition import MEDIA, Scrapers, exposition
 from gateway.tokens import TokenError, Tokens
+from storage.bundles import Wanted
 
 BODY_BYTES_MAX: Final = 64 * 1024  # forms and lookups; nothing large is ever sent here
 ASSETS_S: Final = 31_536_000  # their address changes with their content
@@ -144,6 +146,17 @@ class Desk:
         who = await self._callers.bearer(bearer)
         found = await self._service.decision(who, decision, stated=self._service.grant(purpose, ticket))
         return {"sentences": found["card"]["say"], "justification": found}
+
+    async def evidence(self, bearer: str, asked: Mapping[str, Any], *, purpose: str, ticket: str | None) -> Wanted:
+        """What a bundle may hold, for the command `bundle`; the look is on record.
+
+        Raises:
+            AnswerableError: the token, its roles, the request or its purpose do not allow it.
+        """
+        who = await self._callers.bearer(bearer)
+        return await self._service.evidence(
+            who, EvidenceRequest.parse(asked), stated=self._service.grant(purpose, ticket)
+        )
 
     async def close(self) -> None:
         """End what runs in the background."""

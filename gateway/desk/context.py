@@ -57,7 +57,7 @@ class Access:
     tenant: str
     actor: str  # "<issuer>|<subject>"
     role: str  # the roles, comma between them
-    action: str  # lookup, case, decisions, decision, proof, entries, try
+    action: str  # lookup, case, decisions, decision, proof, entries, evidence, try
     purpose: str  # one of gateway.desk.roles.PURPOSES
     ticket: str | None
     outcome: Outcome

@@ -12,7 +12,8 @@ from typing import Any
 from config.errors import AnswerableError
 from gateway.desk import filters, words
 from gateway.desk.context import Context, Proof
-from gateway.desk.errors import NotFoundError, PurposeRequiredError, RequestError
+from gateway.desk.errors import ForbiddenError, NotFoundError, PurposeRequiredError, RequestError
+from gateway.desk.evidence import DECISIONS_MAX, EvidenceRequest
 from gateway.desk.filters import Filter
 from gateway.desk.justification import answer, document
 from gateway.desk.looks import Look
@@ -21,6 +22,7 @@ from gateway.desk.records import Decision, Dossier, Seal
 from gateway.desk.roles import PURPOSES, TICKET_CHARS_MAX, TRY_PURPOSE, Right, Viewer
 from gateway.desk.sessions import Grant, Grants
 from gateway.desk.states import STATE_WORDS, listed
+from storage.bundles import Scope, Wanted
 from storage.ids import b64
 
 REFERENCE_CHARS_MAX = 200
@@ -224,6 +226,67 @@ class Service:
             of = "that checkpoint, to the signed log of logs"
             told["proofs"].append({"of": of, "text": proof.second})
         return told
+
+    async def evidence(self, viewer: Viewer, asked: EvidenceRequest, *, stated: Grant) -> Wanted:
+        """What a bundle for `viewer` may hold: recorded as a look, durable on return, before anything is made.
+
+        Raises:
+            RequestError, ForbiddenError, PurposeRequiredError, NotFoundError.
+        """
+        look = Look(self._context.record_access, viewer, "evidence", stated)
+        look.about(filter_digest=asked.digest)
+        async with look:
+            viewer.require(Right.PROOF)
+            if not viewer.may(Right.ENTRIES):
+                viewer.require(Right.PERSON)  # entries name case and subject, by their pseudonyms
+            if asked.parts:
+                viewer.require(Right.CONTENT)
+            if stated.ticket is None and viewer.needs_ticket(Right.PROOF):
+                raise PurposeRequiredError("state the ticket you work on", code="ticket_required")
+            wanted = await self._wanted(viewer, asked)
+            if len(wanted.decisions) == 1:
+                look.about(decision=wanted.decisions[0], filter_digest=asked.digest)
+            await look.granted(rows=len(wanted.decisions))
+        return wanted
+
+    async def _wanted(self, viewer: Viewer, asked: EvidenceRequest) -> Wanted:
+        if asked.everything:
+            viewer.require(Right.ENTRIES)
+            if viewer.matter is not None or viewer.tenant != self._context.configuration.settings.tenant:
+                raise ForbiddenError("entries of all tenants are for auditors of the whole deployment")
+            return Wanted(asked=asked.told, everything=True)
+        scopes: list[Scope] = []
+        if asked.route is not None:
+            viewer.require(Right.LIST)
+            low_ns, high_ns = asked.span
+            if not (viewer.sees(asked.route, low_ns) and viewer.sees(asked.route, high_ns - 1)):
+                raise NotFoundError("that route and period are not in your scope")
+            scopes = [Scope(tenant=viewer.tenant, route=asked.route, low_ns=low_ns, high_ns=high_ns)]
+        decisions = [await self._visible(viewer, identifier) for identifier in asked.decisions]
+        for kind, reference in asked.references:
+            decisions += await self._of(viewer, kind, reference)
+        return Wanted(asked=asked.told, decisions=tuple(dict.fromkeys(decisions)), scopes=scopes, parts=asked.parts)
+
+    async def _visible(self, viewer: Viewer, identifier: str) -> str:
+        found = await self._reading.decision(viewer.tenant, filters.decision_id(identifier))
+        if found is None or not viewer.sees(found.route or "", found.ts_ns):
+            raise NotFoundError("no such decision in your scope")
+        return found.id
+
+    async def _of(self, viewer: Viewer, kind: str, reference: str) -> list[str]:
+        """The decisions of a case or person, by the customer's own reference, under every pepper there was."""
+        found: list[str] = []
+        for pseudonym in self._context.pseudonyms(viewer.tenant, kind, reference):
+            asked = self._all(viewer, **{kind: pseudonym})
+            cursor: str | None = None
+            while True:
+                rows, cursor = await self._reading.page(viewer.tenant, asked, limit=CASE_ROWS_MAX, cursor=cursor)
+                found += [row.id for row in rows]
+                if cursor is None or len(found) > DECISIONS_MAX:
+                    break
+        if not found:
+            raise NotFoundError(f"no decision of this {kind} is on record in your scope")
+        return found
 
     async def tried(self, viewer: Viewer, *, rows: int) -> None:
         """Record that the one user of `answerable try` is about to see `rows` calls; true on return: it is durable."""

@@ -23,12 +23,13 @@ from gateway.keeper.socket import Command, Lines
 from gateway.keeper.threads import Told
 from gateway.keeper.verifying import verify
 from gateway.keeper.writing import Writer
+from storage.bundles import Bundler
 from storage.errors import StorageError
 from storage.migrate import migrate
 from storage.receiptcheck import Standing
 from storage.trust import TrustPolicy
 
-NEEDS_JOURNAL: Final = frozenset({"models-register", "why"})
+NEEDS_JOURNAL: Final = frozenset({"bundle", "models-register", "why"})
 NEEDS_LOOPS: Final = frozenset({"settle", "status"})
 SETTLE_TIMEOUT_S: Final = 600.0
 TELL_EVERY_S: Final = 0.2
@@ -61,6 +62,7 @@ class Commands:
     def table(self) -> Mapping[str, Command]:
         """Name → command."""
         return {
+            "bundle": self.bundle,
             "count": self.count,
             "doctor": self.doctor,
             "migrate": self.migrate,
@@ -193,6 +195,35 @@ class Commands:
             ticket=_optional(arguments, "ticket", (str,)),
         )
         yield {"result": found, "exit": 0}
+
+    async def bundle(self, arguments: Mapping[str, Any]) -> Lines:
+        """Write an evidence bundle to `out`, by the rights of the token that is shown."""
+        out = Path(_required(arguments, "out", str))
+        if not out.is_absolute():
+            raise ArgumentError("`out` is an absolute path")
+        wanted = await self._open().desk.evidence(
+            _required(arguments, "token", str),
+            _required(arguments, "asked", dict),
+            purpose=_required(arguments, "purpose", str),
+            ticket=_optional(arguments, "ticket", (str,)),
+        )
+        bundler = Bundler(
+            self._parts.database,
+            self._parts.keyring,
+            deployment=self._parts.configuration.settings.deployment,
+            now_ns=time.time_ns(),
+        )
+        told = Told(lambda tell: bundler.make(wanted, out, tell=tell))
+        try:
+            async for line in told.lines():
+                yield line
+        except OSError as error:
+            raise AnswerableError(
+                f"{out}: {error.strerror or error}",
+                code="bundle_unwritable",
+                advice="Name a new file in a folder of yours.",
+            ) from error
+        yield {"result": told.result.as_json(), "exit": 0}
 
     async def signin_code(self, arguments: Mapping[str, Any]) -> Lines:
         """A link to the desk that signs in once; only where the configuration says that this is for development."""
