@@ -358,10 +358,8 @@ class Bundler:
             "scopes": self._scopes,
         }
         writer.add("summary.txt", [_summary(manifest, self.made, wanted).encode()])
-        for name in VERIFIERS:
-            file = resources.files("storage") / "verifiers" / name
-            if file.is_file():
-                writer.add(f"verifiers/{name}", [file.read_bytes()])
+        for name, raw in _verifiers().items():
+            writer.add(f"verifiers/{name}", [raw])
         writer.finish(manifest)
 
     def _logged(self, ordered: Sequence[_Origin], head: bytes) -> bytes:
@@ -422,6 +420,13 @@ class Bundler:
             yield part, open_part(Part.from_json(part), stored, dek, entry["origin"]), dek
 
 
+def _verifiers() -> dict[str, bytes]:
+    """The programs that come with a bundle, by name."""
+    folder = resources.files("storage") / "verifiers"
+    files = {name: folder / name for name in VERIFIERS}
+    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+
+
 def _reader(database: Database, origin: str, *, table: str | None = None) -> Callable[[Tile], bytes]:
     """Reads each tile once, as far as `TILES_KEPT` reaches."""
     source = Tiles(database, origin) if table is None else Tiles(database, origin, table=table)
@@ -470,10 +475,8 @@ def _summary(manifest: Mapping[str, Any], made: Made, wanted: Wanted) -> str:
         f"{made.parts} parts disclosed, {made.erased} erased.",
         f"Proven against the log of logs of {made.log_size} leaves.",
         "",
-        "Check it without us and without a network:",
-        "    python3 verifiers/verify_bundle.py THIS.zip --trust policy.json",
-        "    node verifiers/verify_bundle.mjs THIS.zip --trust policy.json",
-        "    or open verifiers/verify.html in a browser.",
+        "Check it without a network, by `answerable verify --bundle THIS.zip --trust policy.json`, by what stands in",
+        "verifiers/ beside this, or by a program of your own: the form is in storage/README.md of the project.",
         "Bring the trust policy yourself: keys that come with the evidence prove nothing.",
         "",
         "What this does not show: calls that never reached the gateway; what the machine's owner changed before it",
