@@ -1,8 +1,8 @@
 """A call of several rows as calls of one: each row's slice of request and answer, as a body of its own. Pure.
 
 A slice holds one row and all that the sender said once for all rows, in the form in which the whole was sent, so that
-the protocol's adapter reads from it what it reads of that row from the whole. What cannot be split exactly is not split:
-`Unsplit` says why, in one word that holds nothing of the call.
+the protocol's adapter reads from it what it reads of that row from the whole. What cannot be split exactly is not
+split: `Unsplit` says why, in one word that holds nothing of the call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from math import prod
 from typing import Any, Final, Literal
 
 from storage.protocols.documents import json_part, parsed
-from storage.protocols.exchange import Adapter, Side
+from storage.protocols.exchange import Side
 from storage.protocols.faults import ANSWER, REQUEST, Unreadable
 from storage.protocols.reading import adapter_for
 
@@ -80,28 +80,20 @@ class Splitter:
             Unsplit: it cannot be read, has other rows, or its slices have more than `bytes_max` bytes together.
         """
         document = self._document(answer, ANSWER)
-        return _bodies(self._answered(document, self._sides(document, rows)), answer, bytes_max)
-
-    def check(self, request: bytes, answer: bytes, rows: int) -> None:
-        """True on return: both bodies have so many rows; raises Unsplit as `asked` and `answered` do."""
-        if len(self._adapter_rows(request)) != rows:
+        sides = self._sides(document, rows)
+        if len(sides) != rows:
             raise Unsplit("rows_differ")
-        self._sides(self._document(answer, ANSWER), rows)
+        return _bodies(self._answered(document, sides), answer, bytes_max)
 
-    def _adapter_rows(self, request: bytes) -> list[Side]:
-        try:
-            return self._adapter.asked(self._document(request, REQUEST))
-        except Unreadable as unreadable:
-            raise Unsplit("unreadable") from unreadable
+    def count_answered(self, answer: bytes, rows: int) -> int:
+        """How many rows the answer to a request of so many has; raises Unsplit where it cannot be read."""
+        return len(self._sides(self._document(answer, ANSWER), rows))
 
     def _sides(self, document: Any, rows: int) -> list[Side]:
         try:
-            sides = self._adapter.answered(document, rows)
+            return self._adapter.answered(document, rows)
         except Unreadable as unreadable:
             raise Unsplit("unreadable") from unreadable
-        if len(sides) != rows:
-            raise Unsplit("rows_differ")
-        return sides
 
     def _document(self, raw: bytes, where: str) -> Any:
         if len(raw) > self._parse_bytes_max:
@@ -114,13 +106,8 @@ class Splitter:
             raise Unsplit("unreadable") from unreadable
 
 
-def has_rows(protocol: str) -> bool:
-    """Whether a protocol's calls can be split."""
-    return protocol in _SLICINGS
-
-
 def _bodies(documents: Iterable[Any], whole: bytes, bytes_max: int) -> tuple[bytes, ...]:
-    """The documents as bytes; what is said once for all rows stands in each, so their sum can be far more than it was."""
+    """The documents as bytes. What is said once for all rows stands in each, so they may be far more than the whole."""
     bodies: list[bytes] = []
     room = bytes_max
     finite = _INFINITY not in whole
@@ -179,21 +166,21 @@ def _mlflow_answered(document: Any, sides: list[Side]) -> Iterable[Any]:
 
 
 def _tensors(name: str) -> Slicing:
-    """Tensors as the Open Inference Protocol lists them; the data of a row are flat, which is one of its two forms."""
+    """Tensors as the Open Inference Protocol lists them; the data of a row are flat or nested as they came."""
 
     def sliced(document: Any, sides: list[Side]) -> Iterable[Any]:
         whole = []
         for tensor in document[name]:
             if "data" not in tensor or any(elsewhere in (tensor.get("parameters") or {}) for elsewhere in _ELSEWHERE):
                 raise Unsplit("unreadable")
-            values = tensor["data"]
-            while any(isinstance(value, list) for value in values):
-                values = [element for value in values for element in value]
-            whole.append((tensor, values, prod(tensor["shape"][1:])))
+            is_nested = any(isinstance(value, list) for value in tensor["data"])
+            if is_nested and len(tensor["data"]) != len(sides):
+                raise Unsplit("unreadable")
+            whole.append((tensor, 1 if is_nested else prod(tensor["shape"][1:])))
         for at in range(len(sides)):
             rows = [
-                {**tensor, "shape": [1, *tensor["shape"][1:]], "data": values[at * each : (at + 1) * each]}
-                for tensor, values, each in whole
+                {**tensor, "shape": [1, *tensor["shape"][1:]], "data": tensor["data"][at * each : (at + 1) * each]}
+                for tensor, each in whole
             ]
             yield {**document, name: rows}
 

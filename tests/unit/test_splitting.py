@@ -164,8 +164,4 @@ def test_an_answer_that_cannot_be_split_exactly_says_why(protocol, answer, why):
 
 
 def test_rows_of_what_came_are_counted_where_something_else_is_recorded():
-    one = splitter("generic")
-    one.check(b"[1, 2]", b"[3, 4]", 2)
-    for request, answer in ((b"[1]", b"[3, 4]"), (b"[1, 2]", b"[3]")):
-        with pytest.raises(Unsplit, match="rows_differ"):
-            one.check(request, answer, 2)
+    assert [splitter("generic").count_answered(answer, 2) for answer in (b"[3, 4]", b"[3]")] == [2, 1]
