@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 OFF_LOOP_BYTES: Final = 64 * 1024  # of a body: some milliseconds of parsing
 OFF_LOOP_ROWS: Final = 64  # of a call: each is sealed in some 20 µs
 ROW_RESERVED_BYTES: Final = 2048  # kept in the journal for each row's entry and key, beside its parts
-FRAMES_BYTES: Final = 256  # around an entry, its key and its parts, at most
+FRAMES_BYTES: Final = 320  # around an entry, its key and its parts, at most
 REQUEST, RESPONSE, TARGET = 0, 1, 2  # the parts' indices
 
 # one thread: it needs the interpreter most of the time, and a second one would only take more of it from the loop
