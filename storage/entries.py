@@ -288,7 +288,7 @@ def closes_call(said: Mapping[str, Any]) -> bool:
     if said["kind"] not in CLOSING:
         return False
     call = said.get("call")
-    return not (isinstance(call, Mapping) and call.get("row"))
+    return not (isinstance(call, dict) and call.get("row"))
 
 
 def leaf_hash(entry: bytes) -> bytes:

@@ -45,8 +45,8 @@ class Item:
     """
 
     __slots__ = (
-        "awaits_sync", "closes", "entry", "error", "key", "leaf", "lost", "made", "more", "notes", "parts", "seq",
-        "shed", "size_bytes", "ts_ns", "waiter",
+        "awaits_sync", "closes", "entry", "error", "key", "leaf", "lost", "made", "more", "notes", "parts", "scope",
+        "seq", "shed", "size_bytes", "ts_ns", "waiter",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,7 @@ class Item:
         self.notes: Sequence[tuple[int, bytes]] = ()  # RECOVERY and CLOSE frames
         # set when it is placed
         self.seq = -1
+        self.scope: tuple[str, str | None] = ("", None)
         self.leaf = self.entry = b""
         self.error: StorageError | None = None
 

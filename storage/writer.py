@@ -296,25 +296,38 @@ class Writer:
 
     def _place(self, item: Item, batch: BatchWriter) -> bool:
         """Put an item's frames into the batch; False, and nothing has changed, if batch or segment have no room."""
-        limits, file = self._limits, self._file
-        count = 1 + len(item.more)
-        if count > limits.batch_records_max:
-            raise EntryTooLarge(f"{count} entries at once; a batch has {limits.batch_records_max}")
-        made = [self._framed(item, 0)]
-        made += [self._framed(each, at) for at, each in enumerate(item.more, 1)]
-        size_bytes = sum([sum(map(len, made_frames)) for made_frames in made])
-        need = size_bytes + COMMIT_BYTES
-        if need > limits.segment_bytes // 2:  # it might not fit even an empty segment, behind its heartbeats
-            raise EntryTooLarge(f"an entry with {need} bytes of parts; a segment has {limits.segment_bytes}")
-        if file.offset + batch.size_bytes + need > limits.segment_bytes:
+        if item.more:
+            return self._place_several((item, *item.more), batch)
+        made_frames = self._framed(item, 0)
+        size_bytes = sum(map(len, made_frames))
+        if not self._has_room(batch, size_bytes):
             return False
-        if item.more and batch.count:  # several entries rather begin a batch than overfill one
-            too_many = batch.count + count > limits.batch_records_max
-            if too_many or batch.size_bytes + size_bytes > limits.batch_bytes_max:
-                return False
-        for each, made_frames in zip((item, *item.more), made, strict=True):
-            self._put_in(each, made_frames, batch)
+        self._put_in(item, made_frames, size_bytes, batch)
         return True
+
+    def _place_several(self, items: tuple[Item, ...], batch: BatchWriter) -> bool:
+        """The same of several entries; they rather begin a batch than overfill one."""
+        limits = self._limits
+        if len(items) > limits.batch_records_max:
+            raise EntryTooLarge(f"{len(items)} entries at once; a batch has {limits.batch_records_max}")
+        made = [self._framed(item, behind) for behind, item in enumerate(items)]
+        sizes = [sum(map(len, made_frames)) for made_frames in made]
+        size_bytes = sum(sizes)
+        if not self._has_room(batch, size_bytes):
+            return False
+        overfills = batch.count + len(items) > limits.batch_records_max
+        if batch.count and (overfills or batch.size_bytes + size_bytes > limits.batch_bytes_max):
+            return False
+        for placed in zip(items, made, sizes, strict=True):
+            self._put_in(*placed, batch)
+        return True
+
+    def _has_room(self, batch: BatchWriter, size_bytes: int) -> bool:
+        """Whether the segment has room for so many bytes more; EntryTooLarge where none may have."""
+        need, most = size_bytes + COMMIT_BYTES, self._limits.segment_bytes
+        if need > most // 2:  # it might not fit even an empty segment, behind its heartbeats
+            raise EntryTooLarge(f"an entry with {need} bytes of parts; a segment has {most}")
+        return self._file.offset + batch.size_bytes + need <= most
 
     def _framed(self, item: Item, behind: int) -> list[bytes]:
         """An item's frames, for the place that many entries behind the next one."""
@@ -331,21 +344,21 @@ class Writer:
         for kind, payload in item.notes:
             made_frames.append(encode_frame(salted, kind, seq, ts_ns, payload))
         if made is not None:
-            scope_seq = state.scopes.get(_scope(made), 0) + behind
-            item.seq, item.entry = seq, finish(made, seq=seq, scope_seq=scope_seq)
+            scope = made.scope if isinstance(made, Line) else (made["tenant"], made["route"])
+            item.seq, item.scope = seq, scope
+            item.entry = finish(made, seq=seq, scope_seq=state.scopes.get(scope, 0) + behind)
             made_frames.append(encode_frame(salted, frames.RECORD, seq, ts_ns, item.entry))
         return made_frames
 
-    def _put_in(self, item: Item, made_frames: list[bytes], batch: BatchWriter) -> None:
+    def _put_in(self, item: Item, made_frames: list[bytes], size_bytes: int, batch: BatchWriter) -> None:
         """Its place is certain: from here on the next entry stands behind it."""
         state, made = self._state, item.made
-        batch.add(made_frames, sum(map(len, made_frames)))
+        batch.add(made_frames, size_bytes)
         if item.key is not None:
             item.key.written = True
         if made is not None:
             item.leaf = batch.leaf(item.entry)
-            scope = _scope(made)
-            state.scopes[scope] = state.scopes.get(scope, 0) + 1
+            state.scopes[item.scope] = state.scopes.get(item.scope, 0) + 1
             self._note_begun(made)
         state.closed += item.closes
         state.lost += item.lost
@@ -426,10 +439,6 @@ class Writer:
             fields=fields,
         )
         return Item(document(draft, self._origin), now_ns)
-
-
-def _scope(made: dict[str, Any] | Line) -> Scope:
-    return made.scope if isinstance(made, Line) else (made["tenant"], made["route"])
 
 
 def _says_close(item: Item) -> bool:
