@@ -60,7 +60,7 @@ class Life(RuleBasedStateMachine):
 
         self.acknowledged += self.loop.run_until_complete(work())
 
-    @rule(counts=st.lists(st.integers(1, 8), min_size=1, max_size=4), size=st.integers(0, 1500))
+    @rule(counts=st.lists(st.integers(1, 8), min_size=1, max_size=4), size=st.integers(0, 500))
     def append_rows(self, counts: list[int], size: int) -> None:
         async def work() -> list[Any]:
             waiting = []
