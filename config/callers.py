@@ -92,7 +92,7 @@ class Callers(Section):
             raise ValueError("certificates: mode certificates needs at least one")
         if self.mode != "certificates" and self.certificates:
             raise ValueError(f"certificates: mode {self.mode} does not look at them")
-        known = [each.san or each.sha256 for each in self.certificates]
+        known = [each.sha256 or (each.san or "").lower() for each in self.certificates]
         twice = sorted({name for name in known if name is not None and known.count(name) > 1})
         if twice:
             raise ValueError(f"certificates: {twice[0]} speaks for more than one application")

@@ -43,7 +43,8 @@ class Gateway(Section):
     host: str = "127.0.0.1"
     port: Port = 8080
     tls: ListenerTls | None = None
-    trusted_proxies: tuple[Network, ...] = ()  # whose word about the hops before them is believed
+    trusted_proxies: tuple[Network, ...] = ()  # whose word about the hops before them is believed …
+    proxy_header: Literal["forwarded", "x-forwarded-for"] | None = None  # … in the one header that they write
     workers: int = Field(default=1, ge=1, le=64)
     body_bytes_max: int = Field(default=10 * MIB, ge=KIB, le=GIB)
     parse_bytes_max: int = Field(default=MIB, ge=KIB, le=64 * MIB)  # a larger body is recorded, never parsed
@@ -55,6 +56,18 @@ class Gateway(Section):
     pending_bytes_max: int = Field(default=64 * MIB, ge=MIB, le=64 * GIB)  # memory for what is not yet durable
     connections_max: int = Field(default=2_000, ge=1, le=1_000_000)
     drain_s: Seconds = 30
+    drain_notice_s: float = Field(default=0, ge=0, le=3_600)  # unready, and serving, before the drain begins
+
+    @model_validator(mode="after")
+    def _proxies_write_one_header(self) -> Self:
+        if self.trusted_proxies and self.proxy_header is None:
+            raise ValueError(
+                "proxy_header: expected forwarded or x-forwarded-for, whichever the trusted_proxies write; "
+                "they let the other through as a client wrote it"
+            )
+        if self.proxy_header is not None and not self.trusted_proxies:
+            raise ValueError("proxy_header: there are no trusted_proxies that would write it")
+        return self
 
 
 class Desk(Section):

@@ -368,6 +368,10 @@ class Journal:
         self._put(Item(None, ts_ns, parts=parts, key=key, awaits_sync=awaits_sync, waiter=future))
         return future
 
+    def configured(self, config: str) -> None:
+        """The shard's own entries name this digest from now on."""
+        self._own.config = self._writer.config = config
+
     def heartbeat(self) -> None:
         """State the counters in entries, now and again after ``heartbeat_s``."""
         self._writer.put(Heartbeat())

@@ -22,7 +22,7 @@ class Opening:
     """Makes the items; ``new_id`` and ``now_ns`` are called once an entry."""
 
     def __init__(self, *, origin: str, config: str, new_id: Callable[[], str], now_ns: Callable[[], int]) -> None:
-        self._origin, self._config, self._new_id, self._now_ns = origin, config, new_id, now_ns
+        self._origin, self.config, self._new_id, self._now_ns = origin, config, new_id, now_ns
 
     def items(self, recovered: Recovered, quarantined: dict[str, Any] | None) -> list[Item]:
         """All opening items, in order."""
@@ -68,7 +68,7 @@ class Opening:
             actor="journal",
             id=self._new_id(),
             ts_ns=now_ns,
-            config=self._config,
+            config=self.config,
             fields=fields,
         )
         return Item(document(draft, self._origin), now_ns)

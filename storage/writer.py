@@ -74,7 +74,7 @@ class Writer:
         failed: Callable[[JournalStopped, list[Item]], None],
     ) -> None:
         self.pace = Pace()
-        self._loop, self._origin, self._config = loop, origin, config
+        self._loop, self._origin, self.config = loop, origin, config
         self._clock_ns, self._limits, self._watermark = clock_ns, limits, watermark
         self._file, self._state = file, state
         self._deliver, self._failed = deliver, failed
@@ -435,7 +435,7 @@ class Writer:
             actor="journal",
             id=self._ids.new(),
             ts_ns=now_ns,
-            config=self._config,
+            config=self.config,
             fields=fields,
         )
         return Item(document(draft, self._origin), now_ns)

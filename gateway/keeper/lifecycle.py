@@ -15,11 +15,12 @@ import structlog
 
 from config.errors import ConfigError
 from config.load import Configuration, from_tree
+from gateway import activation
+from gateway.activation import ACTIVE_FILE
 from gateway.keeper.models import Models
 from gateway.keeper.writing import Writer
 from storage.durable import replace_file
 
-ACTIVE_FILE = "configuration.json"  # under DATA: what is in force, for commands that are given --data only
 VERSION = 1
 
 _log = structlog.get_logger(__name__)
@@ -30,23 +31,17 @@ async def activate(configuration: Configuration, writer: Writer) -> bool:
 
     On return the entry is durable, and after it the file from which `last_active` reads.
     """
-    path = configuration.data / ACTIVE_FILE
-    if _digest_in(path) == configuration.digest:
+    if activation.is_stated(configuration):
         return False
-    fields = {
-        "event": "configuration_activated",
-        "object": "configuration",
-        "name": configuration.settings.deployment,
-        "digest": configuration.digest,
-    }
-    contents = [("configuration", "application/json", configuration.canonical)]
-    await writer.append(writer.draft("lifecycle", fields=fields), contents)
+    contents = [(activation.PART, activation.MEDIA, configuration.canonical)]
+    await writer.append(writer.draft("lifecycle", fields=activation.fields(configuration)), contents)
     state = {
         "v": VERSION,
         "digest": configuration.digest,
         "path": str(configuration.path),
         "settings": orjson.loads(configuration.canonical),
     }
+    path = configuration.data / ACTIVE_FILE
     await asyncio.to_thread(replace_file, path, orjson.dumps(state, option=orjson.OPT_SORT_KEYS) + b"\n")
     return True
 
@@ -121,10 +116,3 @@ async def register_configured(configuration: Configuration, writer: Writer, mode
             continue
         registered = await register(path, configuration.data, writer, models)
         _log.info("model_registered", name=registered["name"], version=registered["version"])
-
-
-def _digest_in(path: Path) -> str | None:
-    try:
-        return str(orjson.loads(path.read_bytes())["digest"])
-    except (OSError, ValueError, KeyError):
-        return None

@@ -9,35 +9,34 @@ recovers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
+import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from config import changes
 from config.errors import AnswerableError, ConfigError
 from config.load import Configuration
-from gateway import logs
-from gateway.exposition import Scrapers
+from gateway import activation, logs
 from gateway.lines import LineWriter
 from gateway.proxy import modes
-from gateway.proxy.callers import Applications, Callers
+from gateway.proxy.callers import Applications
 from gateway.proxy.claims import Claims
 from gateway.proxy.counts import Counts
 from gateway.proxy.exchangelog import ExchangeLog
+from gateway.proxy.front import Front
 from gateway.proxy.gauges import Gauges, Held
-from gateway.proxy.handler import Handler
-from gateway.proxy.intake import Bounds, Intake
-from gateway.proxy.lanes import Models, lanes
+from gateway.proxy.generation import Generation, Lasting
+from gateway.proxy.lanes import Models
 from gateway.proxy.limits import Budget, Gauge
 from gateway.proxy.listening import Listener
-from gateway.proxy.own import Own
-from gateway.proxy.pool import Upstreams
-from gateway.proxy.quotas import Quotas
 from gateway.proxy.readiness import Watch
 from gateway.proxy.recording import Recorder
-from gateway.proxy.routes import Routes
+from gateway.proxy.reloading import Reloading
 from gateway.proxy.server import DataPlane
 from gateway.proxy.tracing import Tracing
 from storage import durable
@@ -88,53 +87,57 @@ class Worker:
         )
         self._syscalls = syscalls
         self._tasks: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self._retiring: dict[Generation, asyncio.Task[None]] = {}
+        self._generation: Generation
+        self._next: Generation | None = None  # made, and not yet in force
+        self._server: asyncio.Server | None = None
+        self._stopping = asyncio.Event()
+        self._hurried = asyncio.Event()
         self.port = 0
 
     async def start(self, *, reuse_port: bool = True) -> None:
-        """Recover the journal, then listen; `port` is where.
+        """Recover the journal, state the configuration, then listen; `port` is where.
 
         Raises:
             AnswerableError: keys, journal or credentials are not as they must be.
             OSError: the address cannot be listened on.
         """
         configuration = self._configuration
-        settings = configuration.settings
-        gateway = settings.gateway
-        data = configuration.data
-        keyring = Keyring.open(data, create=True)
+        gateway = configuration.settings.gateway
+        keyring = Keyring.open(configuration.data, create=True)
         self.counts = Counts()
         self._gauge = Gauge(gateway.connections_max)
         self._budget = Budget(gateway.pending_bytes_max)
-        self._known = Applications(data)
-        self._models = Models(data)
+        self._known = Applications(configuration.data)
+        self._models = Models(configuration.data)
         self._listener = None if gateway.tls is None else Listener(gateway.tls, configuration)
-        self._callers = Callers(
-            settings.callers,
-            tenant=settings.tenant,
-            known=self._known,
-            base=configuration.base,
-            pseudonym=keyring.pseudonym,
-        )
-        limits = settings.callers.limits
-        self._quotas = None if limits is None else Quotas(data, self._shard, limits)
-        self._upstreams = Upstreams(tls=self._tls)
-        self._lanes = lanes(configuration, self._upstreams, self._budget, self.counts)
-        if self._log is not None:
-            for lane in self._lanes:
-                lane.tell += (self._log.tell,)
+        self._spans: SpanExport | None
+        self._tracing: Tracing | None
+        self._spans, self._tracing = _traced(configuration, self._shard)
         self.journal = await Journal.open(
-            data / "journal" / self._shard,
-            origin_base=f"{settings.deployment}/{self._shard}",
+            configuration.data / "journal" / self._shard,
+            origin_base=f"{configuration.settings.deployment}/{self._shard}",
             keys=keyring.journal_keys(),
             limits=JournalLimits(pending_bytes_max=gateway.pending_bytes_max),
             config=configuration.digest,
             syscalls=self._syscalls,
         )
+        try:
+            self._make(keyring)
+            await self._state_configuration(configuration)
+            await self._watch.look()
+            await self._listen(reuse_port=reuse_port)
+        except BaseException:
+            await self.journal.close()
+            raise
+
+    def _make(self, keyring: Keyring) -> None:
+        """The parts behind the journal, for the configuration that the worker starts with."""
+        configuration = self._configuration
+        settings, data = configuration.settings, configuration.data
+        gateway = settings.gateway
         self._recorder = Recorder(self.journal, keyring, config=configuration.digest, kinds=modes.KINDS)
-        self._gauges = Gauges(
-            self._shard, self.counts, self._lanes, deployment=settings.deployment, config=configuration.digest
-        )
+        self._claims = Claims(data, self._shard, self._budget)
         self._watch = Watch(
             data,
             journal=self.journal,
@@ -142,70 +145,113 @@ class Worker:
             budget=self._budget,
             known=self._known,
             listener=self._listener,
-            lanes=self._lanes,
-            draining=lambda: self._stopping,
+            lanes=lambda: self._generation.lanes,
+            draining=self._stopping.is_set,
         )
-        self._spans: SpanExport | None
-        self._spans, tracing = _traced(configuration, self._shard)
-        for lane in self._lanes:
-            lane.tracing = tracing
-        self._tracing = tracing
-        self._claims = Claims(data, self._shard, self._budget)
-        bounds = Bounds(
-            header_bytes_max=gateway.header_bytes_max,
-            body_bytes_max=gateway.body_bytes_max,
-            body_timeout_s=gateway.body_timeout_s,
-        )
-        self._handler = Handler(
-            intake=Intake(bounds, self._budget),
-            callers=self._callers,
-            routes=Routes(settings.routes),
-            lanes=self._lanes,
-            models=self._models,
+        self._lasting = Lasting(
+            data=data,
+            shard=self._shard,
             recorder=self._recorder,
+            known=self._known,
+            models=self._models,
             budget=self._budget,
             gauge=self._gauge,
             counts=self.counts,
-            quotas=self._quotas,
-            log=self._log,
-            own=Own(data, self.counts, self._watch.now, scrapers=Scrapers(settings.metrics.allow)),
             claims=self._claims,
+            log=self._log,
+            tracing=self._tracing,
+            readiness=self._watch.now,
+            pseudonym=keyring.pseudonym,
+            tls=self._tls,
         )
+        self._generation = Generation(configuration, self._lasting)
+        self._gauges = Gauges(
+            self._shard,
+            self.counts,
+            self._generation.lanes,
+            deployment=settings.deployment,
+            config=configuration.digest,
+        )
+        self._front = Front(self._generation.handler)
         self._plane = DataPlane(
-            self._handler,
+            self._front,
             header_bytes_max=gateway.header_bytes_max,
             connections_max=gateway.connections_max,
-            on_refusal=self._handler.refused,
-            seen=self._handler.seen,
-            trusted_proxies=gateway.trusted_proxies,
+            on_refusal=self._front.refused,
+            seen=self._front.seen,
         )
-        await self._watch.look()
-        try:
-            await self._listen(reuse_port=reuse_port)
-        except OSError:
-            await self.journal.close()
-            raise
+        self._plane.trust(gateway.trusted_proxies, gateway.proxy_header)
+
+    def prepare(self, configuration: Configuration) -> None:
+        """Make all that `configuration` needs; what serves goes on as it is until `commit`.
+
+        Raises:
+            AnswerableError, OSError: it cannot work here; nothing has changed.
+        """
+        changes.check(self._configuration, configuration)
+        self._next = Generation(configuration, self._lasting)
+
+    async def commit(self) -> None:
+        """Serve under what was prepared; calls that are under way end as they began. The statement of it is durable.
+
+        Raises:
+            storage.errors.StorageError: the journal could not state it; what served goes on.
+        """
+        made = self._next
+        assert made is not None
+        await self._state_configuration(made.configuration)
+        if made.claims_keys and not self._claims.started:
+            self._claims.start()
+        before, self._next = self._generation, None
+        gateway = made.configuration.settings.gateway
+        self._configuration, self._generation = made.configuration, made
+        self._recorder.config = made.configuration.digest
+        self.journal.configured(made.configuration.digest)
+        self._gauges.configured(made.configuration.settings.deployment, made.configuration.digest, made.lanes)
+        made.start()
+        self._plane.trust(gateway.trusted_proxies, gateway.proxy_header)
+        self._front.replace(made.handler)
+        self._retiring[before] = asyncio.create_task(before.retire(self._front), name="retiring")
+        self._retiring[before].add_done_callback(lambda _: self._retiring.pop(before))
+
+    async def abort(self) -> None:
+        """Forget what was prepared; nothing where nothing was."""
+        made, self._next = self._next, None
+        if made is not None:
+            await made.close()
+
+    def hurry(self) -> None:
+        """Wait for no load balancer any more; calls under way still have `drain_s`."""
+        self._hurried.set()
 
     async def stop(self) -> None:
-        """Finish what was accepted, within `drain_s`, then close everything; nothing accepted is lost."""
-        if self._stopping:
+        """Finish what was accepted, within `drain_s`, then close everything; nothing accepted is lost.
+
+        Readiness says 503 from now on, and for `drain_notice_s` new calls are served as ever.
+        """
+        if self._stopping.is_set():
             return
-        self._stopping = True
-        drain_s = self._configuration.settings.gateway.drain_s
-        self._handler.draining = True
-        self._server.close()
+        self._stopping.set()
+        gateway = self._configuration.settings.gateway
+        if gateway.drain_notice_s and not self.journal.stopped.done():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), gateway.drain_notice_s)
+        for generation in (self._generation, *self._retiring):
+            generation.handler.draining = True
+        if self._server is not None:
+            self._server.close()
         self._plane.close_idle()
-        await self._calls_ended(drain_s)
+        await self._calls_ended(gateway.drain_s)
         await self._plane.shutdown(CUT_S)
         await self._calls_ended(CUT_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._upstreams.close()
+        await self.abort()
+        await self._generation.close()
+        if self._retiring:
+            await asyncio.wait(self._retiring.values(), timeout=CUT_S)
         await self._claims.close()
-        await self._callers.close()
-        if self._quotas is not None:
-            self._quotas.close()
         self._state()
         await self.journal.close()
         if self._log is not None:
@@ -214,6 +260,11 @@ class Worker:
             self._tracing.flush()
             await asyncio.to_thread(self._spans.close)
         self._publish()  # the last counts are not lost with the process
+
+    async def _state_configuration(self, configuration: Configuration) -> None:
+        """Have an entry that holds the configuration, unless it is known to be in force; durable on return."""
+        if not await asyncio.to_thread(activation.is_stated, configuration):
+            await self._recorder.state_configuration(configuration)
 
     async def _calls_ended(self, within_s: float) -> None:
         """Return when no call is under way, or `within_s` have passed."""
@@ -232,22 +283,20 @@ class Worker:
             self._plane, gateway.host, gateway.port, reuse_port=reuse_port, backlog=BACKLOG, **tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
-        self._upstreams.start()
-        if any(route.idempotency != "off" for route in self._configuration.settings.routes):
+        self._generation.start()
+        if self._generation.claims_keys:
             self._claims.start()
         self._tasks = [
             asyncio.create_task(self._tick(), name="deadlines"),
             asyncio.create_task(self._look(), name="files"),
-            *(asyncio.create_task(check, name="health") for lane in self._lanes for check in lane.watching()),
         ]
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        header_timeout_s = self._configuration.settings.gateway.header_timeout_s
         while True:
             await asyncio.sleep(TICK_S)
             now = loop.time()
-            self._plane.tick(now, header_timeout_s)
+            self._plane.tick(now, self._configuration.settings.gateway.header_timeout_s)
             self._recorder.tick(now)
             if self._log is not None:
                 self._log.flush()
@@ -317,21 +366,34 @@ def _traced(configuration: Configuration, shard: str) -> tuple[SpanExport, Traci
     return export, Tracing(ratio=otlp.sample_ratio, put=export.put)
 
 
-async def run(configuration: Configuration, shard: str, *, reuse_port: bool = True) -> int:
+async def run(
+    configuration: Configuration, shard: str, *, reuse_port: bool = True, link: socket.socket | None = None
+) -> int:
     """Run one worker until SIGTERM or SIGINT, or until its journal stops; returns the exit code.
 
-    0: ended as asked. 1: the journal failed, start again. 2: it could not start; standard error says why.
+    With `link` its configuration is replaced when the other end says so (`gateway.handover`), else on SIGHUP, by what
+    its file says then. 0: ended as asked. 1: the journal failed, start again. 2: it could not start; standard error
+    says why.
     """
     with logs.off_loop(configuration.settings.log.level) as writer:
-        return await _run(configuration, shard, writer, reuse_port=reuse_port)
+        return await _run(configuration, shard, writer, reuse_port=reuse_port, link=link)
 
 
-async def _run(configuration: Configuration, shard: str, writer: LineWriter, *, reuse_port: bool) -> int:
+async def _run(
+    configuration: Configuration, shard: str, writer: LineWriter, *, reuse_port: bool, link: socket.socket | None
+) -> int:
     worker = Worker(configuration, shard, writer=writer)
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def asked_to_end() -> None:
+        if ending.is_set():
+            worker.hurry()
+        ending.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.set)
+        loop.add_signal_handler(number, asked_to_end)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the default would end it; before it listens there is nothing
     try:
         await worker.start(reuse_port=reuse_port)
     except (AnswerableError, OSError) as error:
@@ -343,11 +405,13 @@ async def _run(configuration: Configuration, shard: str, writer: LineWriter, *, 
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
     _log.info("worker_listens", shard=shard, host=configuration.settings.gateway.host, port=worker.port)
+    reloading = Reloading(worker, configuration.path, link)
     asked = asyncio.create_task(ending.wait())
     both: set[asyncio.Future[Any]] = {asked, worker.journal.stopped}
     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     failed = worker.journal.stopped.done()
     asked.cancel()
+    await reloading.close()
     await worker.stop()
     _log.info("worker_ended", shard=shard, failed=failed)
     return EXIT_FAILED if failed else EXIT_OK

@@ -81,9 +81,14 @@ class Certificates:
 
     def __init__(self, settings: Sequence[ClientCertificate], *, tenant: str) -> None:
         """`tenant` is that of certificates which name none."""
-        self._known = {
-            each.san or each.sha256: _application(each.app, each.tenant or tenant, each.scopes) for each in settings
-        }
+        self._by_hash: dict[str, Caller] = {}
+        self._by_name: dict[tuple[str, str], Caller] = {}
+        for each in settings:
+            caller = _application(each.app, each.tenant or tenant, each.scopes)
+            if each.sha256 is not None:
+                self._by_hash[each.sha256] = caller
+            elif each.san is not None:
+                self._by_name[_typed(each.san)] = caller
 
     def caller(self, request: Inbound) -> Caller:
         """Who the connection's certificate speaks for; asked once for each connection.
@@ -99,15 +104,23 @@ class Certificates:
     def _find(self, shown: Certificate | None) -> Caller:
         if shown is None:
             raise Unauthenticated("the connection shows no client certificate", code="certificate_missing")
-        for name in (shown.sha256, *shown.names):
-            found = self._known.get(name)
-            if found is not None:
-                return found
+        found = self._by_hash.get(shown.sha256)
+        for kind, value in shown.names:
+            found = found or self._by_name.get((kind, value.lower() if kind == "DNS" else value))
+        if found is not None:
+            return found
         raise Unauthenticated(
             "the client certificate speaks for no application",
             code="certificate_unknown",
             advice="List one of its subject alternative names, or its SHA-256, under callers.certificates.",
         )
+
+
+def _typed(san: str) -> tuple[str, str]:
+    """A listed name with the type that its shape gives it: an address is no host name, whoever signs it."""
+    if ":" in san:
+        return "URI", san
+    return ("email", san) if "@" in san else ("DNS", san.lower())
 
 
 class Callers:

@@ -149,9 +149,14 @@ class Claims:
         self._thread.start()
         self._put(lambda _: None)
 
+    @property
+    def started(self) -> bool:
+        """Whether `start` was called."""
+        return self._thread.ident is not None
+
     async def close(self) -> None:
         """Everything that was asked for is done, or has failed, on return."""
-        if self._thread.ident is not None:
+        if self.started:
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
 

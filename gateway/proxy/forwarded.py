@@ -2,7 +2,8 @@
 
 Only what a trusted proxy has written is believed: from the last hop backwards, as long as the hop that wrote an
 element is trusted itself. The first address that is not is the client's. Whatever cannot be read ends the walk at
-the hop before it.
+the hop before it. Proxies write one of the two headers and let the other through as a client wrote it, so only the
+one that the configuration names is looked at, and the other ends here (RFC 7239 §8.1).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from gateway.proxy.headers import RawHeaders, lowered
 
@@ -24,6 +26,13 @@ _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9A-Za-z._-]+)?")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+class Hop(NamedTuple):
+    """A trusted proxy at the other end of a connection: its address, and the header that it writes, in lower case."""
+
+    address: str
+    header: bytes
+
+
 def is_about_proxies(name: bytes) -> bool:
     """Whether a header, in lower case, tells of hops: from a stranger it is neither believed nor passed on."""
     return name in _ABOUT_PROXIES or name.startswith(_OLDER_PREFIX)
@@ -35,12 +44,10 @@ def is_trusted(address: str | None, networks: Sequence[Network]) -> bool:
     return known is not None and any(known.version == each.version and known in each for each in networks)
 
 
-def client(peer: str | None, headers: RawHeaders, networks: Sequence[Network]) -> str | None:
-    """The client's address: `peer`, the other end of the connection, unless that is trusted and names another."""
-    if not is_trusted(peer, networks):
-        return peer
-    found = peer
-    for address in reversed(_hops(headers)[-HOPS_MAX:]):
+def client(hop: Hop, headers: RawHeaders, networks: Sequence[Network]) -> str:
+    """The client's address: the first one, from the last hop backwards, that is not in `networks`."""
+    found = hop.address
+    for address in reversed(_hops(headers, hop.header)[-HOPS_MAX:]):
         if address is None:
             break
         found = address
@@ -49,32 +56,36 @@ def client(peer: str | None, headers: RawHeaders, networks: Sequence[Network]) -
     return found
 
 
-def passed_on(headers: RawHeaders, hop: str | None) -> RawHeaders:
+def passed_on(headers: RawHeaders, hop: Hop | None) -> RawHeaders:
     """The headers as the model may get them: what tells of hops only from a trusted one, with that hop behind it.
 
-    `hop` is the other end of the connection where it is trusted, else None. `X-Forwarded-For` grows where it was there,
-    `Forwarded` else (RFC 7239 §7.4 advises against mixing them).
+    `hop` is the other end of the connection where it is trusted, else None.
     """
     kept = [pair for pair in headers if not is_about_proxies(lowered(pair[0]))]
     if hop is None:
         return headers if len(kept) == len(headers) else kept
-    told = [pair for pair in headers if is_about_proxies(lowered(pair[0]))]
-    names = [lowered(name) for name, _ in told]
-    if FORWARDED not in names and FOR_OLDER in names:
-        at = len(names) - 1 - names[::-1].index(FOR_OLDER)
-        told[at] = (told[at][0], told[at][1] + b", " + hop.encode("ascii"))
-        return [*kept, *told]
-    node = f'"[{hop}]"' if ":" in hop else hop
-    return [*kept, *told, (b"Forwarded", f"for={node}".encode("ascii"))]
+    untold = FOR_OLDER if hop.header == FORWARDED else FORWARDED
+    told = [pair for pair in headers if is_about_proxies(name := lowered(pair[0])) and name != untold]
+    if hop.header == FORWARDED:
+        node = f'"[{hop.address}]"' if ":" in hop.address else hop.address
+        return [*kept, *told, (b"Forwarded", f"for={node}".encode("ascii"))]
+    address = hop.address.encode("ascii")
+    places = [at for at, (name, _) in enumerate(told) if lowered(name) == FOR_OLDER]
+    if not places:
+        return [*kept, *told, (b"X-Forwarded-For", address)]
+    name, value = told[places[-1]]
+    told[places[-1]] = (name, value + b", " + address)
+    return [*kept, *told]
 
 
-def _hops(headers: RawHeaders) -> list[str | None]:
+def _hops(headers: RawHeaders, header: bytes) -> list[str | None]:
     """The addresses that hops have written, first to last; None for one that is hidden, or cannot be read."""
-    standard = [value for name, value in headers if lowered(name) == FORWARDED]
-    if standard:
-        return [_named(element) for element in _elements(b",".join(standard).decode("latin-1"))]
-    older = b",".join(value for name, value in headers if lowered(name) == FOR_OLDER).decode("latin-1")
-    return [_node(each.strip()) for each in older.split(",")] if older else []
+    said = b",".join(value for name, value in headers if lowered(name) == header).decode("latin-1")
+    if not said:
+        return []
+    if header == FORWARDED:
+        return [_named(element) for element in _elements(said)]
+    return [_node(each.strip()) for each in said.split(",")]
 
 
 def _elements(text: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.proxy.counts import Counts
 from gateway.proxy.lanes import Lane
+from gateway.proxy.replicas import Replica
 from gateway.states import States, gauge
 
 
@@ -29,9 +31,7 @@ class Gauges:
         """`config` is the digest of the configuration."""
         registry = counts.registry
         self._shard = shard
-        self._lanes = lanes
         self._states = States(shard, registry)
-        self._states.configured(deployment, config)
         self._under_way = gauge("calls_under_way", "Calls that a worker handles.", ["shard"], registry)
         self._unattended = gauge(
             "calls_unattended", "Calls open in the journal for 3 s and not under way.", ["shard"], registry
@@ -50,6 +50,15 @@ class Gauges:
             ["route", "replica", "shard"],
             registry,
         )
+        self._lanes: Sequence[Lane] = ()
+        self.configured(deployment, config, lanes)
+
+    def configured(self, deployment: str, config: str, lanes: Sequence[Lane]) -> None:
+        """This configuration is in force from now on; of replicas that are gone nothing is known any more."""
+        self._states.configured(deployment, config)
+        gone, self._lanes = self._lanes, lanes
+        for name, replica in _replicas(gone):
+            self._available.labels(name, replica.name, self._shard).set(math.nan)
 
     def set(self, held: Held) -> None:
         """Say so; called each second."""
@@ -60,8 +69,10 @@ class Gauges:
         self._memory.labels(shard).set(held.memory_bytes)
         self._pending.labels(shard).set(held.pending_bytes)
         self._space.labels(shard).set(held.space_ratio)
-        for lane in self._lanes:
-            if lane.steering is None:
-                continue
-            for replica in lane.steering.replicas:
-                self._available.labels(lane.route.name, replica.name, shard).set(float(replica.sound))
+        for name, replica in _replicas(self._lanes):
+            self._available.labels(name, replica.name, shard).set(float(replica.sound))
+
+
+def _replicas(lanes: Sequence[Lane]) -> list[tuple[str, Replica]]:
+    """With the route's name."""
+    return [(lane.route.name, each) for lane in lanes if lane.steering is not None for each in lane.steering.replicas]

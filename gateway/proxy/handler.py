@@ -29,6 +29,7 @@ from gateway.proxy.errors import (
 )
 from gateway.proxy.exchange import NOTHING, About, Asked, Caller
 from gateway.proxy.exchangelog import ExchangeLog
+from gateway.proxy.forwarded import Hop
 from gateway.proxy.framing import Cut
 from gateway.proxy.heads import Head, Heads
 from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_request_id
@@ -88,9 +89,11 @@ class Handler:
         self._heads = Heads()
         self._now = asyncio.get_running_loop().time
         self.draining = False
+        self.under_way = 0  # requests, from their head to their answer's end
 
     async def __call__(self, request: Inbound) -> Reply:
         """Answer one request; errors in the one shape."""
+        self.under_way += 1
         try:
             return await self._handle(request)
         except AnswerableError as error:
@@ -103,10 +106,16 @@ class Handler:
             return error_reply(
                 error, request_id, keep_alive=self._keeps(request, error), body=request.head.method != "HEAD"
             )
+        finally:
+            self.under_way -= 1
 
-    def seen(self, cut: Cut, hop: str | None) -> tuple[RawRequestMessage, Head] | None:
+    def seen(self, cut: Cut, hop: Hop | None) -> tuple[RawRequestMessage, Head] | None:
         """What a head of these bytes means, if one was parsed and understood before; `hop` as `Wire.hop`."""
         return self._heads.find_bytes(cut, hop)
+
+    def knows(self, head: Head) -> bool:
+        """Whether it was this handler who understood the head."""
+        return any(lane is head.lane for lane in self._lanes)
 
     def refused(self, error: AnswerableError, request_id: str = "") -> None:
         """Count a request that was refused before admission; its id is what its caller was told, if anything."""

@@ -52,7 +52,7 @@ class Head:
         match: Match,
         lane: Lane,
         *,
-        hop: str | None = None,
+        hop: forwarded.Hop | None = None,
     ) -> None:
         """`hop` is the trusted proxy that sent it. Raises BadRequest for what cannot be recorded, or smuggles lines."""
         raw = message.raw_headers
@@ -94,7 +94,7 @@ class Heads:
         self._known: dict[tuple[object, ...], Head] = {}
         self._by_bytes: dict[object, tuple[RawRequestMessage, Head]] = {}
 
-    def find(self, message: RawRequestMessage, hop: str | None = None) -> Head | None:
+    def find(self, message: RawRequestMessage, hop: forwarded.Hop | None = None) -> Head | None:
         """What this head means, if it was seen before from that trusted proxy, or from nobody trusted."""
         raw = message.raw_headers
         known = self._known.get((raw, message.path, message.method, message.version, hop))
@@ -103,11 +103,11 @@ class Heads:
         rest = _repeating(raw)
         return None if rest is raw else self._known.get((rest, message.path, message.method, message.version, hop))
 
-    def find_bytes(self, cut: Cut, hop: str | None = None) -> tuple[RawRequestMessage, Head] | None:
+    def find_bytes(self, cut: Cut, hop: forwarded.Hop | None = None) -> tuple[RawRequestMessage, Head] | None:
         """The same for a head that was not parsed; the message says another length where the body has another."""
         return self._by_bytes.get(cut.head if hop is None else (cut.head, hop))
 
-    def keep(self, message: RawRequestMessage, head: Head, cut: Cut | None, hop: str | None = None) -> None:
+    def keep(self, message: RawRequestMessage, head: Head, cut: Cut | None, hop: forwarded.Hop | None = None) -> None:
         """Remember it, unless it names people, is long, or expects to be told to go on; `cut` is how it came."""
         raw = message.raw_headers
         size_bytes = len(message.path) + sum(len(name) + len(value) for name, value in raw)

@@ -40,10 +40,13 @@ _LINGER_NOT = struct.pack("ii", 1, 0)  # close with RST, whatever is unsent
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A client certificate as the handshake left it: hex SHA-256 of its DER bytes, its subject alternative names."""
+    """A client certificate as the handshake left it: hex SHA-256 of its DER bytes, its subject alternative names.
+
+    A name comes with its type as `ssl` gives it: DNS, URI, email, …
+    """
 
     sha256: str
-    names: tuple[str, ...]
+    names: tuple[tuple[str, str], ...]
 
 
 class Whole:
@@ -135,7 +138,7 @@ class Inbound(web.BaseRequest):
         if tls is None or raw is None:
             return None
         named = cast("dict[str, tuple[tuple[str, str], ...]]", tls.getpeercert() or {})
-        return Certificate(sha256(raw).hexdigest(), tuple(value for _, value in named.get("subjectAltName", ())))
+        return Certificate(sha256(raw).hexdigest(), tuple(named.get("subjectAltName", ())))
 
     @property
     def keeps_alive(self) -> bool:

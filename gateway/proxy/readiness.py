@@ -93,7 +93,7 @@ class Watch:
         budget: Budget,
         known: Applications,
         listener: Listener | None,
-        lanes: Sequence[Lane],
+        lanes: Callable[[], Sequence[Lane]],
         draining: Callable[[], bool],
     ) -> None:
         self._data = data
@@ -200,7 +200,7 @@ class Watch:
         return Check("keys", "ok")
 
     def _upstreams(self) -> Iterator[Check]:
-        for lane in self._lanes:
+        for lane in self._lanes():
             if lane.steering is None:
                 continue
             replicas = lane.steering.replicas

@@ -11,9 +11,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+from config.load import Configuration
+from gateway import activation
 from gateway.proxy import exchange
 from gateway.proxy.exchange import About, Answered, Asked
 from gateway.proxy.redact import Keyed
@@ -459,8 +462,23 @@ class Recorder:
         if refusals:
             self._state("metric", _OWN_TENANT, None, {"metric": "refused", "counts": refusals})
 
+    async def state_configuration(self, configuration: Configuration) -> None:
+        """Append the entry that holds this configuration; durable on return.
+
+        Raises:
+            storage.errors.StorageError: the disk stayed full, or the journal has stopped.
+        """
+        key = self.journal.new_key()
+        part, stored = key.sealer.seal(activation.PART, activation.MEDIA, configuration.canonical, 0)
+        draft = self._draft("lifecycle", _OWN_TENANT, None, activation.fields(configuration))
+        draft = replace(draft, config=configuration.digest, parts=(part,))
+        await asyncio.shield(self.journal.append(draft, parts=[stored], key=key))
+
     def _state(self, kind: str, tenant: str, route: str | None, fields: dict[str, object]) -> None:
-        draft = Draft(
+        self.journal.append(self._draft(kind, tenant, route, fields)).add_done_callback(_seen)
+
+    def _draft(self, kind: str, tenant: str, route: str | None, fields: Mapping[str, object]) -> Draft:
+        return Draft(
             kind=kind,
             tenant=tenant,
             route=route,
@@ -470,4 +488,3 @@ class Recorder:
             config=self.config,
             fields=fields,
         )
-        self.journal.append(draft).add_done_callback(_seen)

@@ -22,7 +22,7 @@ from aiohttp.web_protocol import ERROR
 from config.errors import AnswerableError
 from gateway.proxy.errors import BadRequest, Busy, HeadTooLarge, RequestSlow
 from gateway.proxy.exchange import Caller
-from gateway.proxy.forwarded import Network, is_trusted
+from gateway.proxy.forwarded import Hop, Network, is_trusted
 from gateway.proxy.framing import Cut, cut_request
 from gateway.proxy.heads import Head
 from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_request_id
@@ -55,7 +55,7 @@ class Wire(web.RequestHandler):
         self._head_bytes = 0
         self._made_at = 0.0
         self.certified: tuple[object, Caller] | None = None  # whom its certificate speaks for, and who has said so
-        self.hop: str | None = None  # the other end, where it is a trusted proxy
+        self.hop: Hop | None = None  # the other end, where it is a trusted proxy
         self._cut: Cut | None = None  # how the message that waits came
         self._owed_bytes: int | None = 0  # until the parser is between two messages; None: nobody knows any more
         self._handle = manager.handler
@@ -295,13 +295,13 @@ class DataPlane(web.Server):
         header_bytes_max: int,
         connections_max: int,
         on_refusal: Callable[[AnswerableError], None],
-        seen: Callable[[Cut, str | None], tuple[RawRequestMessage, Head] | None],
-        trusted_proxies: Sequence[str] = (),
+        seen: Callable[[Cut, Hop | None], tuple[RawRequestMessage, Head] | None],
     ) -> None:
         super().__init__(cast("Any", handler), request_factory=cast("Any", Inbound))
         self.handler = handler
         self.seen = seen
-        self.networks = tuple(ipaddress.ip_network(each) for each in trusted_proxies)
+        self.networks: Sequence[Network] = ()
+        self._proxy_header = b""
         self.header_bytes_max = header_bytes_max
         self.connections_max = connections_max
         self.on_refusal = on_refusal
@@ -321,13 +321,18 @@ class DataPlane(web.Server):
             auto_decompress=False,  # what the caller compressed is evidence as it came
         )
 
-    def hop(self, transport: asyncio.BaseTransport) -> str | None:
-        """The address at the other end of a new connection, where it is a trusted proxy's."""
+    def trust(self, proxies: Sequence[str], header: str | None) -> None:
+        """Believe these networks' word about hops, in the one header, on connections that are made from now on."""
+        self.networks = tuple(ipaddress.ip_network(each) for each in proxies)
+        self._proxy_header = (header or "").encode("ascii")
+
+    def hop(self, transport: asyncio.BaseTransport) -> Hop | None:
+        """The other end of a new connection, where it is a trusted proxy."""
         if not self.networks:
             return None
         name = transport.get_extra_info("peername")
-        address = str(name[0]) if isinstance(name, tuple) else None
-        return address if is_trusted(address, self.networks) else None
+        address = str(name[0]) if isinstance(name, tuple) else ""
+        return Hop(address, self._proxy_header) if is_trusted(address, self.networks) else None
 
     def busy(self) -> Busy:
         """What a connection beyond the bound is told."""

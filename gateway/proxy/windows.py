@@ -1,7 +1,8 @@
 """How many calls fit into a stretch of time (pure).
 
 A rate is held by a sliding window: of the window before this one counts as much as still lies within one window's
-length from now. A quota is held by the calendar, UTC. What is counted, and where, is the caller's.
+length from now. In any t seconds it lets at most burst + rate_per_s · t calls pass, the bound of a token bucket of
+that size. A quota is held by the calendar, UTC. What is counted, and where, is the caller's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _PERIOD_S = {"minute": 60, "hour": 3_600, "day": 86_400}
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `calls` in any `window_s` seconds, as far as a count by windows can tell."""
+    """`calls` at once, and `calls / window_s` a second for good."""
 
     calls: int
     window_s: float

@@ -32,7 +32,7 @@ async def kill_again_and_again(deployment: Deployment, client: Client, kills: in
 
 async def ask(deployment: Deployment, name: str, **arguments: object) -> dict:
     """The result of a keeper command that must succeed."""
-    lines = [line async for line in command(deployment.data, name, arguments)]
+    lines = [line async for line in command(deployment.data, name, arguments, configuration=deployment.configuration)]
     assert lines[-1].get("exit") == 0, lines[-1]
     return lines[-1]["result"]
 
@@ -72,6 +72,43 @@ async def test_a_gateway_worker_killed_50_times_loses_nothing_that_it_acknowledg
             assert deployment.kill("keeper", 15) == 0
             verified = await asyncio.to_thread(deployment.run, "verify")
             assert verified.returncode == 0, verified.stdout
+        finally:
+            client.stopping = True
+            deployment.close()
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("mode", ["spool", "best_effort"])
+async def test_a_worker_killed_in_another_mode_keeps_what_that_mode_says_and_counts_the_rest(tmp_path, mode):
+    async with Upstream(sometimes_slow) as upstream:
+        deployment = Deployment(tmp_path, upstream.url, route={"evidence": mode})
+        client = Client(deployment)
+        try:
+            deployment.start("gateway")
+            await deployment.ready("gateway")
+            calling = asyncio.create_task(client.run())
+            await kill_again_and_again(deployment, client, max(1, KILLS // 5))
+            client.stopping = True
+            await asyncio.wait_for(calling, 60)
+            assert deployment.kill("gateway", 15) == 0
+
+            assert set(client.received.values()) == {""}, "a receipt speaks of what is durable"
+            journaled = deployment.journaled()
+            assert [decision for decision, times in journaled.items() if times != 1] == []
+            missing = set(client.received) - set(journaled)
+            if mode == "spool":
+                assert not missing, "what was written outlives the process"
+            counters = deployment.counters("gateway-0")
+            assert counters.open == 0
+            assert counters.accepted == counters.closed + counters.lost
+            kinds = Counter(entry["kind"] for entry in deployment.entries())
+            assert {entry["mode"] for entry in deployment.entries() if entry["kind"] == "decision"} == {mode}
+            assert counters.closed == kinds["decision"] == len(journaled)
+            assert counters.lost == sum(entry["lost"] for entry in deployment.entries() if entry["kind"] == "gap")
+            assert counters.lost >= len(missing), "what an application has and the ledger has not is stated as lost"
+
+            for name in ("settle", "verify"):
+                await ask(deployment, name)
         finally:
             client.stopping = True
             deployment.close()

@@ -5,6 +5,7 @@ import asyncio
 import shutil
 import ssl
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,41 @@ async def test_a_certificate_speaks_for_the_application_that_is_listed_for_it(tm
     assert callers == [("acme", "loans", "app:loans")] * 2 + [("default", "cards", "app:cards")]
 
 
+async def test_other_authorities_of_callers_count_without_a_restart_and_no_session_outlives_them(tmp_path: Path):
+    made = authority(tmp_path)
+    first, second = Signer.made(_folder(tmp_path, "first")), Signer.made(_folder(tmp_path, "second"))
+    before, after = believing(made, first.client("a.internal")), believing(made, second.client("b.internal"))
+    asking = tls(made, client_ca=str(first.ca), client_certificates="required")
+    async with Upstream(good) as model:
+        async with working(configuration(tmp_path, model.url, gateway=asking)) as worker:
+            async with Client.to(worker, before) as staying:
+                assert (await staying.ask()).status == 200
+                assert not await _is_served(worker, after)
+                _replace(second.ca, first.ca)
+                await _until_true(lambda: _is_served(worker, after))
+                assert not await _is_served(worker, before)
+                assert (await staying.ask()).status == 200, "who was connected stays"
+                first.ca.unlink()
+                await _until(lambda: worker._watch.now().status == "degraded")
+                assert await _is_served(worker, after), "the last good ones stay in force"
+
+
+async def test_a_name_counts_as_what_it_is_listed_for_and_as_nothing_else(tmp_path: Path):
+    made, signer = authority(tmp_path), Signer.made(tmp_path)
+    listed = [{"san": "spiffe://bank/loans", "app": "uri"}, {"san": "Loans.Internal", "app": "dns"}]
+    asking = tls(made, client_ca=str(signer.ca), client_certificates="required")
+    callers = {"mode": "certificates", "certificates": listed}
+    async with Upstream(good) as model:
+        async with working(configuration(tmp_path, model.url, gateway=asking, callers=callers)) as worker:
+            for name in ("spiffe://bank/loans", "loans.internal"):
+                async with Client.to(worker, believing(made, signer.client(name))) as c:
+                    assert (await c.ask()).status == 200
+            mail = signer.client("loans.internal", kind="email")
+            async with Client.to(worker, believing(made, mail)) as c:
+                assert (await c.ask()).code == "certificate_unknown"
+            assert [call["app"] for call in Evidence.of(worker).calls()] == ["uri", "dns"]
+
+
 async def test_certificates_that_are_too_old_or_of_another_authority_end_the_handshake(tmp_path: Path):
     made, signer, stranger = authority(tmp_path), Signer.made(tmp_path), Signer.made(_folder(tmp_path, "other"))
     async with Upstream(good) as model:
@@ -149,11 +185,11 @@ async def test_certificates_that_are_too_old_or_of_another_authority_end_the_han
         ({"certificate": "none.pem", "key": "leaf.key"}, r"gateway.tls: .*none.pem: no such file"),
         (
             {"certificate": "leaf.pem", "key": "other.key"},
-            r"gateway.tls: leaf.pem and other.key: .*KEY_VALUES_MISMATCH",
+            r"gateway.tls: leaf.pem, other.key: .*KEY_VALUES_MISMATCH",
         ),
         (
             {"certificate": "leaf.pem", "key": "leaf.key", "client_ca": "no.pem", "client_certificates": "required"},
-            r"gateway.tls: client_ca: no such file",
+            r"gateway.tls: .*no.pem: no such file",
         ),
     ],
 )
@@ -246,6 +282,20 @@ def _folder(base: Path, name: str) -> Path:
 def _replace(source: Path, target: Path) -> None:
     shutil.copy(source, target.with_suffix(".new"))
     target.with_suffix(".new").replace(target)
+
+
+async def _is_served(worker: Any, context: ssl.SSLContext) -> bool:
+    try:
+        async with Client.to(worker, context) as c:
+            return (await c.ask()).status == 200
+    except (OSError, EOFError):
+        return False
+
+
+async def _until_true(asked: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while not await asked():
+            await asyncio.sleep(0.1)
 
 
 async def _until(holds: Any) -> None:

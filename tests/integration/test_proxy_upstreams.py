@@ -83,7 +83,7 @@ async def test_calls_spread_over_the_replicas_by_what_is_under_way(tmp_path: Pat
             for model in (one, two, three):
                 assert counted(worker, "answered", model.url) == 3
                 assert {asked.header("Host") for asked in model.seen} == {model.url.removeprefix("http://")}
-            assert {replica.pool.seats for replica in worker._lanes[0].steering.replicas} == {0}
+            assert {replica.pool.seats for replica in worker._generation.lanes[0].steering.replicas} == {0}
             balanced(worker)
 
 
@@ -201,7 +201,7 @@ async def test_calls_beyond_the_limit_wait_and_beyond_the_queue_are_refused(tmp_
         async with calling(tmp_path, model.url, concurrency=ONE_AT_A_TIME) as (worker, c):
 
             async def third() -> None:
-                steering = worker._lanes[0].steering
+                steering = worker._generation.lanes[0].steering
                 assert steering is not None
                 assert steering.gate is not None
                 await until(lambda: steering.gate.waiting == 1 and len(model.seen) == 1)
@@ -239,7 +239,7 @@ async def test_a_caller_who_goes_while_waiting_is_not_asked_for(tmp_path: Path):
         async with calling(tmp_path, model.url, concurrency=ONE_AT_A_TIME) as (worker, c):
 
             async def second() -> None:
-                steering = worker._lanes[0].steering
+                steering = worker._generation.lanes[0].steering
                 assert steering is not None
                 assert steering.gate is not None
                 await until(lambda: len(model.seen) == 1)
@@ -318,7 +318,7 @@ async def test_a_worker_that_ends_cuts_who_is_under_way_and_who_waits_and_keeps_
     async with Upstream(silent) as model:
         made = configuration(tmp_path, model.url, route=route, gateway={"drain_s": 0.1})
         async with working(made) as worker, Client.to(worker) as first, Client.to(worker) as second:
-            steering = worker._lanes[0].steering
+            steering = worker._generation.lanes[0].steering
             assert steering is not None
             assert steering.gate is not None
             await first.request()

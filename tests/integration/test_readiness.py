@@ -51,7 +51,7 @@ async def test_one_replica_of_two_that_is_away_is_for_your_information(tmp_path:
     async with Upstream(good) as model:
         route = {"replicas": [dead_url()], "breaker": {"failures": 1, "open_s": 60}}
         async with working(configuration(tmp_path, model.url, route=route)) as worker, Client.to(worker) as client:
-            name = worker._lanes[0].steering.replicas[1].name  # type: ignore[union-attr]
+            name = worker._generation.lanes[0].steering.replicas[1].name  # type: ignore[union-attr]
             async with asyncio.timeout(10):
                 while (found := await check(client, "upstream/m"))[2] == "ok":
                     assert (await client.ask()).status == 200

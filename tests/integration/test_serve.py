@@ -23,6 +23,16 @@ from tests.support.keeping import until, written
 from tests.support.upstreams import Exchange, Upstream
 
 UP_S = 60
+SERVE = """
+import sys
+from pathlib import Path
+from config.load import load
+from gateway import logs
+from gateway.serve import serve
+
+logs.configure()
+raise SystemExit(serve(load(Path(sys.argv[1]), {})))
+"""
 
 
 def free_port() -> int:
@@ -34,11 +44,9 @@ def free_port() -> int:
 @contextlib.contextmanager
 def served(configuration: Configuration, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`serve` in a process of its own; ended, children included, when the test ends."""
-    run = "import os, sys; from pathlib import Path; from config.load import load; from gateway.serve import serve\n"
-    run += "raise SystemExit(serve(load(Path(sys.argv[1]), {})))"
     with log.open("ab") as output:
         process = start(
-            [sys.executable, "-c", run, str(configuration.path)], env=os.environ, stdout=output, stderr=output
+            [sys.executable, "-c", SERVE, str(configuration.path)], env=os.environ, stdout=output, stderr=output
         )
     try:
         yield process

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.forwarded import client, is_trusted, passed_on
+from gateway.proxy.forwarded import FOR_OLDER, FORWARDED, Hop, client, is_trusted, passed_on
 
 TRUSTED = tuple(ipaddress.ip_network(each) for each in ("10.0.0.0/8", "fd00::/8"))
 
@@ -35,16 +35,17 @@ TRUSTED = tuple(ipaddress.ip_network(each) for each in ("10.0.0.0/8", "fd00::/8"
         ([("X-Forwarded-For", "2001:db8::1")], "2001:db8::1"),
         ([("X-Forwarded-For", "::ffff:192.0.2.1")], "192.0.2.1"),
         ([("X-Forwarded-For", "rubbish, 10.2.2.2")], "10.2.2.2"),
-        ([("Forwarded", "for=192.0.2.1"), ("X-Forwarded-For", "6.6.6.6")], "192.0.2.1"),
     ],
 )
 def test_the_client_is_the_first_address_that_no_trusted_proxy_has(
     headers: list[tuple[str, str]], expected: str
 ) -> None:
     raw = [(name.encode(), value.encode()) for name, value in headers]
-    assert client("10.0.0.1", raw, TRUSTED) == expected
-    assert client("192.0.2.99", raw, TRUSTED) == "192.0.2.99", "a stranger's word counts for nothing"
-    assert client(None, raw, TRUSTED) is None
+    written, other = (FORWARDED, FOR_OLDER) if raw and raw[0][0].lower() == FORWARDED else (FOR_OLDER, FORWARDED)
+    assert client(Hop("10.0.0.1", written), raw, TRUSTED) == expected
+    assert client(Hop("10.0.0.1", other), raw, TRUSTED) == "10.0.0.1", "what proxies do not write, clients do"
+    forged = [(other, b"for=6.6.6.6" if other == FORWARDED else b"6.6.6.6"), *raw]
+    assert client(Hop("10.0.0.1", written), forged, TRUSTED) == expected
 
 
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6).filter(lambda each: each.ipv4_mapped is None)).map(str)
@@ -56,27 +57,33 @@ addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6).filter(lambda e
 def test_whatever_a_client_writes_the_hop_that_met_it_is_found(forged: list[str], met: list[str]) -> None:
     """Strangers write what they like; the trusted hop behind them appends whom it met."""
     chain = [*forged, *met[:1], "10.0.0.2"]
-    expected = met[0] if met else client("10.0.0.2", [(b"X-Forwarded-For", ", ".join(forged).encode())], TRUSTED)
-    assert client("10.0.0.1", [(b"X-Forwarded-For", ", ".join(chain).encode())], TRUSTED) == expected
+    older, standard = Hop("10.0.0.1", FOR_OLDER), Hop("10.0.0.1", FORWARDED)
+    before = [(b"X-Forwarded-For", ", ".join(forged).encode())]
+    expected = met[0] if met else client(Hop("10.0.0.2", FOR_OLDER), before, TRUSTED)
+    assert client(older, [(b"X-Forwarded-For", ", ".join(chain).encode())], TRUSTED) == expected
     quoted = ", ".join(f'for="[{each}]"' if ":" in each else f"for={each}" for each in chain)
-    assert client("10.0.0.1", [(b"Forwarded", quoted.encode())], TRUSTED) == expected
+    assert client(standard, [(b"Forwarded", quoted.encode())], TRUSTED) == expected
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"Forwarded", b"X-Forwarded-For"]), st.binary(max_size=80)), max_size=4))
 def test_no_bytes_make_it_fail(headers: list[tuple[bytes, bytes]]) -> None:
-    found = client("10.0.0.1", headers, TRUSTED)
-    assert found is not None
-    ipaddress.ip_address(found)
+    for header in (FORWARDED, FOR_OLDER):
+        ipaddress.ip_address(client(Hop("10.0.0.1", header), headers, TRUSTED))
 
 
 def test_what_strangers_say_of_hops_ends_here_and_what_proxies_say_grows_by_them() -> None:
     told = [(b"X-Forwarded-For", b"192.0.2.1"), (b"x-forwarded-proto", b"https"), (b"X-Real-IP", b"192.0.2.1")]
     headers = [(b"A", b"1"), *told, (b"B", b"2")]
     assert passed_on(headers, None) == [(b"A", b"1"), (b"B", b"2")]
-    assert passed_on(headers, "10.0.0.1") == [
-        (b"A", b"1"), (b"B", b"2"), (b"X-Forwarded-For", b"192.0.2.1, 10.0.0.1"), *told[1:],
-    ]  # fmt: skip
-    assert passed_on([(b"Forwarded", b"for=192.0.2.1")], "fd00::1") == [
+    forged = [*headers, (b"Forwarded", b"for=6.6.6.6")]
+    for each in (headers, forged):
+        assert passed_on(each, Hop("10.0.0.1", FOR_OLDER)) == [
+            (b"A", b"1"), (b"B", b"2"), (b"X-Forwarded-For", b"192.0.2.1, 10.0.0.1"), *told[1:],
+        ]  # fmt: skip
+    assert passed_on([(b"B", b"2")], Hop("10.0.0.1", FOR_OLDER)) == [(b"B", b"2"), (b"X-Forwarded-For", b"10.0.0.1")]
+    twice = [(b"X-Forwarded-For", b"6.6.6.6"), (b"x-forwarded-for", b"192.0.2.1")]
+    assert passed_on(twice, Hop("10.0.0.1", FOR_OLDER)) == [twice[0], (b"x-forwarded-for", b"192.0.2.1, 10.0.0.1")]
+    assert passed_on([told[0], (b"Forwarded", b"for=192.0.2.1")], Hop("fd00::1", FORWARDED)) == [
         (b"Forwarded", b"for=192.0.2.1"),
         (b"Forwarded", b'for="[fd00::1]"'),
     ]

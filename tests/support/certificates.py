@@ -64,11 +64,17 @@ class Signer:
     def ca(self) -> Path:
         return self.folder / f"{self.name}.ca.pem"
 
-    def client(self, name: str, *, hours: int = 1) -> Client:
-        """A certificate with the DNS name `name`; negative `hours`: it ended so long ago."""
+    def client(self, name: str, *, hours: int = 1, kind: str = "") -> Client:
+        """A certificate with the name `name`: a URI if it looks like one, e-mail if `kind` says so, else DNS.
+
+        Negative `hours`: it ended so long ago.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        leaf = _signed(name, key, self.name, self.key, ca=False, dns=name, hours=hours)
-        made = self.folder / f"{name}-{leaf.serial_number}.pem", self.folder / f"{name}-{leaf.serial_number}.key"
+        san: x509.GeneralName = x509.UniformResourceIdentifier(name) if "://" in name else x509.DNSName(name)
+        if kind == "email":
+            san = x509.RFC822Name(name)
+        leaf = _signed("caller", key, self.name, self.key, ca=False, san=san, hours=hours)
+        made = self.folder / f"{leaf.serial_number}.pem", self.folder / f"{leaf.serial_number}.key"
         made[0].write_bytes(leaf.public_bytes(Encoding.PEM))
         made[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return Client(*made, hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest())
@@ -95,7 +101,7 @@ def _signed(
     issuer_key: ec.EllipticCurvePrivateKey,
     *,
     ca: bool,
-    dns: str | None = None,
+    san: x509.GeneralName | None = None,
     hours: int = 1,
 ) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
@@ -110,6 +116,6 @@ def _signed(
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
     if not ca:
-        named = x509.IPAddress(ipaddress.ip_address("127.0.0.1")) if dns is None else x509.DNSName(dns)
+        named = x509.IPAddress(ipaddress.ip_address("127.0.0.1")) if san is None else san
         builder = builder.add_extension(x509.SubjectAlternativeName([named]), critical=False)
     return builder.sign(issuer_key, SHA256())

@@ -225,6 +225,25 @@ def test_the_timeline_is_in_order_of_time():
     assert [event["at"] for event in events] == sorted(event["at"] for event in events)
 
 
+@pytest.mark.parametrize(
+    ("said", "detail"),
+    [
+        ({"mode": "strict"}, "durable before the answer ended"),
+        ({"mode": "spool"}, "written before the answer ended, durable a moment later (mode spool)"),
+        ({"mode": "best_effort"}, "the answer did not wait for it (mode best effort)"),
+        ({"mode": None}, "in the journal"),
+        ({"mode": "strict", "stream": "gateway_lost"}, "after the gateway was started again"),
+    ],
+)
+def test_the_timeline_says_of_each_mode_what_had_happened_when_the_answer_ended(said, detail):
+    (recorded,) = [
+        event
+        for event in told(dossier(decision=decision(**said)), "compliance")["timeline"]
+        if event["title"] == "Recorded"
+    ]
+    assert recorded["detail"] == detail
+
+
 def test_an_answer_is_never_told_after_its_own_record():
     made = dossier(decision=decision(upstream_us=7_200))  # received 7 ms before the entry's time
     events = [event["title"] for event in told(made, "compliance")["timeline"]]
