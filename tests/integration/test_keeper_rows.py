@@ -80,6 +80,11 @@ async def test_each_row_is_extracted_explained_and_listed_and_the_whole_verifies
                     assert stored is not None
                     body = orjson.loads(open_stored(database, keyring, stored.entry)["explanation"])
                     assert body["output"]["recorded"] == told["score"], "of the row's own features"
+                    entry = queries.entry_of_decision(database, row.id)
+                    assert entry is not None
+                    parts = open_stored(database, keyring, entry.entry)
+                    assert orjson.loads(parts["request"]) == [features]
+                    assert orjson.loads(parts["response"]) == [told]
             whole = queries.decision(database, got[5].header("Decision-Id") or "")
             assert whole is not None
             assert (whole.row, whole.rows, whole.label) == (0, None, None)
