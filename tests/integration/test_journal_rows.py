@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import BATCH_ROWS_MAX
 from storage import receipts
 from storage.entries import closes_call, decode
 from storage.errors import EntryTooLarge, JournalFull
@@ -103,6 +104,10 @@ async def test_rows_that_no_batch_can_hold_are_refused_whole(directory: Path, ke
     await journal.append_rows(rows_of(journal, 8))
     assert journal.counters.open == 0
     await journal.close()
+
+
+def test_a_batch_holds_as_many_rows_as_a_route_may_split() -> None:
+    assert JournalLimits().batch_records_max >= BATCH_ROWS_MAX
 
 
 async def test_room_for_rows_is_kept_from_admission_on(directory: Path, keys: JournalKeys) -> None:
