@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from config.extract import Extract, PathExpression
 from config.fields import CREDENTIAL_HEADERS, HeaderName, HttpUrl, Name, Scope, Seconds, SecretReference, Section
+from config.places import Wild, steps
 from config.redaction import Redact
 
 
@@ -163,6 +164,14 @@ class Route(Section):
         return self
 
     @model_validator(mode="after")
+    def _all_rows_are_redacted_alike(self) -> Self:
+        if self.batch == "rows" and self.redact is not None:
+            for rule in (*self.redact.request, *self.redact.response):
+                if _names_one_row(rule.path, self.protocol):
+                    raise ValueError(f"redact: {rule.path} names one of many rows by its number; expected [*]")
+        return self
+
+    @model_validator(mode="after")
     def _replicas_are_alike(self) -> Self:
         urls = (self.upstream, *self.replicas)
         if len(set(urls)) < len(urls):
@@ -196,3 +205,12 @@ class Route(Section):
             if others:
                 raise ValueError(f"redact.headers: {', '.join(others)} is not among the headers that are recorded")
         return self
+
+
+def _names_one_row(path: str, protocol: str) -> bool:
+    """Whether the first list that a path goes through, which holds the rows, is entered at one place."""
+    found = steps(path)
+    if protocol == "inference-v2":  # where the list before is that of the tensors
+        found = found[found.index("data") :] if "data" in found else ()
+    first = next((step for step in found if isinstance(step, int) or step is Wild.EACH), None)
+    return isinstance(first, int)

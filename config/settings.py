@@ -34,6 +34,9 @@ class ListenerTls(Section):
         return self
 
 
+BATCH_ROWS_MAX = 1_000  # of one call, where rows are told apart: they go into one batch of the journal (1,024 entries)
+
+
 class Gateway(Section):
     """The data plane: where it listens and what it holds at most."""
 
@@ -185,6 +188,9 @@ class Settings(Section):
             if route.retention not in self.retention:
                 known = ", ".join(sorted(self.retention))
                 raise ValueError(f"routes.{route.name}.retention: no class {route.retention}; known: {known}")
-            if route.batch == "rows":  # the protocols read rows; the data plane does not write an entry for each yet
-                raise ValueError(f"routes.{route.name}.batch: rows is not served by the data plane yet; expected none")
+            if route.batch == "rows" and self.gateway.rows_max > BATCH_ROWS_MAX:
+                raise ValueError(
+                    f"gateway.rows_max: at most {BATCH_ROWS_MAX} while routes.{route.name}.batch is rows,"
+                    f" since the rows of a call are written together; it is {self.gateway.rows_max}"
+                )
         return self

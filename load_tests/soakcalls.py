@@ -24,6 +24,7 @@ ABORT_SHARE = 0.03  # of all calls
 TIMEOUT_S = 30.0
 _RESET = struct.pack("ii", 1, 0)
 GREEDY_SHARE = 0.02  # of all calls: by the application that asks for more than it may have
+ROWS = (1, 1, 2, 7, 40)  # of a call that scores rows
 STAGES = ("before the head", "in the head", "in the body", "after the request", "in the answer", "between events")
 
 
@@ -48,7 +49,11 @@ def _chat(*, stream: bool) -> Callable[[random.Random], Any]:
 
 
 def _rows(name: str) -> Callable[[random.Random], Any]:
-    return lambda roll: {name: [{"income": roll.randrange(10**5), "age": roll.randrange(100)}]}
+    def body(roll: random.Random) -> Any:
+        count = roll.choice(ROWS)
+        return {name: [{"income": roll.randrange(10**5), "age": roll.randrange(100)} for _ in range(count)]}
+
+    return body
 
 
 def _tensor(roll: random.Random) -> Any:

@@ -59,12 +59,12 @@ class Pace:
     def batch(self, items: Sequence[Any], *, size_bytes: int, sync_ns: int | None, now_ns: int) -> None:
         """A batch is durable, or written and synced soon (``sync_ns`` None).
 
-        `items` are its appends, each stating when its entry was made (`ts_ns`).
+        `items` are its appends, each stating when its entry was made (`ts_ns`) and how many `more` came with it.
         """
         entries = 0
         for item in items:
             if item.made is not None:
-                entries += 1
+                entries += 1 + len(item.more)
                 self.commit_ns.add(max(0, now_ns - item.ts_ns))  # the clock may have jumped back
         if sync_ns is not None:
             self.sync_ns.add(sync_ns)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from storage.batch import Batch
+from storage.entries import CLOSING
 from storage.findings import MALFORMED, Findings
 from storage.freight import UNCLASSED
 from storage.ids import b64, unb64
@@ -154,6 +155,8 @@ class ContentCheck:
             self._begun |= named
         else:
             self._begun -= named
+            if said["kind"] in CLOSING:
+                self._begun.discard(said["decision"])  # of a call whose rows have keys of their own
         if all(key_id in self._keys for key_id in named):  # a key stands before whatever it seals
             self._check(seq, said, named)
         elif named:

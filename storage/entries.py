@@ -25,7 +25,7 @@ _OF_A_CALL = ("begin", "decision", "call")
 _ABOUT_DECISIONS = ("extraction", "explanation", "disposition", "truth", "review", "access", "notice")
 _OF_GOVERNANCE = ("approval", "lifecycle", "incident", "hold", "erasure", "prune", "metric", "report")
 _OF_THE_SHARD = ("gap", "recovery", "heartbeat")
-CLOSING = frozenset(("decision", "call"))  # one of them ends each admitted call; the begin entry says which as `record`
+CLOSING = frozenset(("decision", "call"))  # kinds that `closes_call` looks at; the begin entry says which as `record`
 KINDS = frozenset((*_OF_A_CALL, *_ABOUT_DECISIONS, *_OF_GOVERNANCE, *_OF_THE_SHARD))
 INT_MAX = 2**53  # beyond it a JavaScript verifier would read another number
 
@@ -106,8 +106,8 @@ def _part_form(kind: tuple[str, int, str, str, int]) -> bytes:
     made = {"name": name, "index": index, "media": media, "encoding": encoding, "chunks": chunks, **blank}
     if len(_part_forms) >= _PART_FORMS_MAX:
         _part_forms.clear()
-    _part_forms[kind] = _blanked(orjson.dumps(made, option=orjson.OPT_SORT_KEYS))
-    return _part_forms[kind]
+    form = _part_forms[kind] = _blanked(orjson.dumps(made, option=orjson.OPT_SORT_KEYS))
+    return form  # and not what stands there now: rows are spelled in a thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ class Line:
     __slots__ = ("closes", "form", "scope", "ts_ns", "values")
 
     def __init__(self, form: Form, values: list[bytes | int], *, ts_ns: int, closes: str) -> None:
-        """``values`` stand in the order of the blanks; ``closes`` is the decision that the entry closes."""
+        """``values`` stand in the order of the blanks; ``closes`` is the decision that the entry closes, or empty."""
         self.form = form
         self.scope = form.scope
         self.values = values
@@ -281,6 +281,14 @@ def plain(value: object) -> Any:
     if isinstance(value, str):
         return str(value)
     raise TypeError(f"{kind.__name__} is no JSON value")
+
+
+def closes_call(said: Mapping[str, Any]) -> bool:
+    """Whether this entry ends an admitted call: of the rows of one call only the first does."""
+    if said["kind"] not in CLOSING:
+        return False
+    call = said.get("call")
+    return not (isinstance(call, dict) and call.get("row"))
 
 
 def leaf_hash(entry: bytes) -> bytes:

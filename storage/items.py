@@ -39,11 +39,14 @@ class PartKey:
 
 
 class Item:
-    """One append: all of it stands in one batch. ``made`` is the entry but for its place; None: parts alone."""
+    """One append: all of it stands in one batch. ``made`` is the entry but for its place; None: parts alone.
+
+    ``more`` are further entries of its tenant and route, which stand right behind it or, like it, not at all.
+    """
 
     __slots__ = (
-        "awaits_sync", "closes", "entry", "error", "key", "leaf", "lost", "made", "notes", "parts", "seq", "shed",
-        "size_bytes", "ts_ns", "waiter",
+        "awaits_sync", "closes", "entry", "error", "key", "leaf", "lost", "made", "more", "notes", "parts", "scope",
+        "seq", "shed", "size_bytes", "ts_ns", "waiter",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +56,7 @@ class Item:
         *,
         parts: Sequence[StoredPart] = (),
         key: PartKey | None = None,
+        more: Sequence[Item] = (),
         closes: bool = False,
         awaits_sync: bool = True,
         waiter: Any = None,
@@ -62,6 +66,7 @@ class Item:
         self.ts_ns = ts_ns
         self.parts = parts
         self.key = key
+        self.more = more
         self.closes = closes
         self.awaits_sync = awaits_sync
         self.waiter = waiter
@@ -70,6 +75,7 @@ class Item:
         self.notes: Sequence[tuple[int, bytes]] = ()  # RECOVERY and CLOSE frames
         # set when it is placed
         self.seq = -1
+        self.scope: tuple[str, str | None] = ("", None)
         self.leaf = self.entry = b""
         self.error: StorageError | None = None
 

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from storage import durable, pressure, quarantine, receipts, recovery, shard, watermark
 from storage.batch import Committed
@@ -26,14 +27,14 @@ from storage.losses import SHED, Losses
 from storage.opening import Opening
 from storage.pressure import Level, Load
 from storage.seal import DEK_BYTES, Sealer
-from storage.segment import HEADER_BYTES, PART_HEAD_BYTES, Counters, StoredPart
+from storage.segment import COMMIT_BYTES, HEADER_BYTES, PART_HEAD_BYTES, Counters, StoredPart
 from storage.segmentfile import SegmentFile
 from storage.shard import Start
 from storage.space import SegmentSpace
 from storage.watermark import RUNNING, Watermark
 from storage.writer import Heartbeat, Item, JournalLimits, PartKey, Writer, WriterState
 
-__all__ = ["Appended", "Journal", "JournalLimits", "PartKey"]
+__all__ = ["Appended", "Journal", "JournalLimits", "PartKey", "Row"]
 
 _ITEM_BYTES = 2048  # what an entry weighs beside its parts while it waits
 
@@ -61,6 +62,14 @@ class Appended:
         return receipts.spell(self.batch, self.seq)
 
 
+class Row(NamedTuple):
+    """One of the closing entries of a call, with the parts and the key that are its own."""
+
+    draft: Draft | Line
+    parts: Sequence[StoredPart] = ()
+    key: PartKey | None = None
+
+
 class Journal:
     """One shard: opened by one process, used from one event loop. Made by :meth:`open`."""
 
@@ -85,6 +94,7 @@ class Journal:
         self._ids = Ids(clock_ns, self._random.take)
         self._own = Opening(origin=origin, config=config, new_id=self._ids.new, now_ns=clock_ns)
         self._pending_bytes = 0
+        self._reserved_bytes = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._stopped: JournalStopped | None = None
         self._level = Level.CALM
@@ -174,11 +184,13 @@ class Journal:
         route: str | None,
         *,
         bytes_expected: int = 0,
+        bytes_reserved: int = 0,
         may_pass: bool = False,
         best_effort: bool = False,
     ) -> bool:
         """Count a call as accepted, and open until an append ``closes`` it or :meth:`lose` or `shed` gives it up.
 
+        ``bytes_reserved`` of room are kept besides, for the entries of its further rows, until :meth:`unreserve`.
         Where its entry, or ``bytes_expected`` of parts, might find no room, the call ``may_pass`` without one: then it
         counts as shed, a gap entry will say so, and the answer is False; else JournalFull is raised and the call counts
         as refused. A ``best_effort`` call passes likewise, and already under pressure. Raises JournalStopped.
@@ -191,7 +203,8 @@ class Journal:
             self.shed(tenant, route)
             return False
         room = self._room_bytes()
-        needed = (self.unclosed + 1) * self._limits.call_bytes_reserved + bytes_expected
+        needed = (self.unclosed + 1) * self._limits.call_bytes_reserved + self._reserved_bytes
+        needed += bytes_expected + bytes_reserved
         if self._pending_bytes > self._limits.pending_bytes_max:
             fault = f"{self._pending_bytes} bytes wait for the disk"
         elif room < needed or self._share(room) >= pressure.REFUSE_SHARE:
@@ -200,6 +213,7 @@ class Journal:
             fault = f"{self._space.disk_share:.0%} of the file system's headroom is used"
         else:
             mark.accept()
+            self._reserved_bytes += bytes_reserved
             return True
         if not (may_pass or best_effort):
             mark.refuse()
@@ -210,6 +224,20 @@ class Journal:
         else:
             self._losses.add((tenant, route, "disk_full"), shed=True)
         return False
+
+    def unreserve(self, bytes_reserved: int) -> None:
+        """The rows of a call that was admitted are appended, or will not come."""
+        self._reserved_bytes -= bytes_reserved
+
+    @property
+    def rows_max(self) -> int:
+        """How many entries :meth:`append_rows` takes at once."""
+        return self._limits.batch_records_max
+
+    @property
+    def rows_bytes_max(self) -> int:
+        """How many bytes these may have with their parts: they share one batch, which is written at once."""
+        return min(self._limits.batch_bytes_max, self._limits.segment_bytes // 2 - COMMIT_BYTES)
 
     def shed(self, tenant: str, route: str | None) -> None:
         """Give up an admitted `best_effort` call on purpose; a gap entry of its tenant and route says so."""
@@ -311,6 +339,27 @@ class Journal:
         self._put(Item(made, draft.ts_ns, parts=parts, key=key, closes=closes, awaits_sync=awaits_sync, waiter=future))
         return future
 
+    def append_rows(self, rows: Sequence[Row], *, awaits_sync: bool = True) -> asyncio.Future[Appended]:
+        """Append the closing entries of one call, in this order, all in one batch or none; done as :meth:`append`.
+
+        The first closes the call, and it is the one that the future gives. All are of one tenant and route; at most
+        :attr:`rows_max` of them, and `rows_bytes_max` bytes with their parts. Raises and fails as :meth:`append`.
+        """
+        future: asyncio.Future[Appended] = self._loop.create_future()
+        first, *others = [
+            Item(
+                row.draft if isinstance(row.draft, Line) else document(row.draft, self.origin),
+                row.draft.ts_ns,
+                parts=row.parts,
+                key=row.key,
+                awaits_sync=awaits_sync,
+            )
+            for row in rows
+        ]
+        first.more, first.closes, first.waiter = others, True, future
+        self._put(first)
+        return future
+
     def append_parts(
         self, key: PartKey, parts: Sequence[StoredPart], *, ts_ns: int, awaits_sync: bool = True
     ) -> asyncio.Future[None]:
@@ -371,12 +420,14 @@ class Journal:
         self._watermark.flush()
 
     def _put(self, item: Item) -> None:
-        size = _ITEM_BYTES
-        for part in item.parts:
-            if len(part.data) > PAYLOAD_BYTES_MAX - PART_HEAD_BYTES:
-                item.waiter.set_exception(EntryTooLarge(f"a part of {len(part.data)} bytes in one piece"))
-                return
-            size += len(part.data)
+        size = 0
+        for each in (item, *item.more):
+            size += _ITEM_BYTES
+            for part in each.parts:
+                if len(part.data) > PAYLOAD_BYTES_MAX - PART_HEAD_BYTES:
+                    item.waiter.set_exception(EntryTooLarge(f"a part of {len(part.data)} bytes in one piece"))
+                    return
+                size += len(part.data)
         if self._stopped is not None:
             item.waiter.set_exception(_again(self._stopped))
             return

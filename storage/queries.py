@@ -98,6 +98,7 @@ class Filter:
     cases: Sequence[str] = ()
     subjects: Sequence[str] = ()
     corrects: str | None = None
+    call: str | None = None  # rows of this call
     ids: Sequence[str] = ()
     tail: str | None = None  # how the id ends; found by reading every id in the span
     model_version: str | None = None
@@ -146,6 +147,7 @@ def page(database: Database, wanted: Filter, *, limit: int, cursor: str | None =
         "cases": list(wanted.cases),
         "subjects": list(wanted.subjects),
         "corrects": wanted.corrects or "",
+        "call": wanted.call or str(NO_DECISION),
         "ids": list(wanted.ids),
         "tail": wanted.tail or "",
         "model_version": wanted.model_version or "",

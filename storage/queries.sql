@@ -7,7 +7,8 @@
 -- name: decision
 SELECT decision, ts, tenant, route, app, `case`, subject, purpose, corrects, label, favourable, score,
   extraction_error, extractor, model_name, model_version, model_digest, model_source, status, error, mode, stream,
-  upstream_us, total_us, config, retention, origin, seq, leaf, extraction_origin, extraction_seq
+  upstream_us, total_us, config, retention, origin, seq, leaf, extraction_origin, extraction_seq, call,
+  row, rows
 FROM decisions
 WHERE decision = {decision:UUID}
   AND ts >= fromUnixTimestamp64Nano({low:Int64}, 'UTC') AND ts < fromUnixTimestamp64Nano({high:Int64}, 'UTC')
@@ -19,7 +20,8 @@ LIMIT 1
 -- name: page
 SELECT decision, ts, tenant, route, app, `case`, subject, purpose, corrects, label, favourable, score,
   extraction_error, extractor, model_name, model_version, model_digest, model_source, status, error, mode, stream,
-  upstream_us, total_us, config, retention, origin, seq, leaf, extraction_origin, extraction_seq
+  upstream_us, total_us, config, retention, origin, seq, leaf, extraction_origin, extraction_seq, call,
+  row, rows
 FROM decisions
 WHERE tenant = {tenant:String}
   AND (empty({routes:Array(String)}) OR has({routes:Array(String)}, route))
@@ -28,6 +30,7 @@ WHERE tenant = {tenant:String}
   AND (empty({cases:Array(String)}) OR `case` IN {cases:Array(String)})
   AND (empty({subjects:Array(String)}) OR subject IN {subjects:Array(String)})
   AND (empty({corrects:String}) OR corrects = {corrects:String})
+  AND ({call:UUID} = toUUID('00000000-0000-0000-0000-000000000000') OR call = {call:UUID})
   AND (empty({ids:Array(UUID)}) OR decision IN {ids:Array(UUID)})
   AND (empty({tail:String}) OR endsWith(toString(decision), {tail:String}))
   AND (empty({model_version:String}) OR model_version = {model_version:String})

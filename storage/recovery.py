@@ -14,7 +14,7 @@ from typing import Any
 
 from storage import durable, frames, watermark
 from storage.batch import Batch, BatchReader
-from storage.entries import CLOSING, Part, decode, leaf_hash
+from storage.entries import CLOSING, Part, closes_call, decode, leaf_hash
 from storage.errors import FrameDamaged, JournalCorrupt
 from storage.frames import find_frames, salt_crc
 from storage.merkle import Frontier
@@ -124,7 +124,8 @@ class Scan:
             if entry["kind"] == "begin":
                 self.begun[entry["decision"]] = (entry, leaf_hash(record.entry))
             elif entry["kind"] in CLOSING:
-                self.begun.pop(entry["decision"], None)
+                if closes_call(entry):
+                    self.begun.pop(entry["decision"], None)
                 for part in entry["parts"]:
                     self.found.pop(part["key"], None)
             elif entry["kind"] == "gap":

@@ -40,6 +40,9 @@ class DecisionRow:
     leaf: bytes
     extraction_origin: str
     extraction_seq: int
+    call: str | None = None  # the Decision-Id of the call's first row
+    row: int = 0
+    rows: int | None = 1  # of the call; None: they could not be told apart
     explanation: str | None = None
     verdict: str | None = None
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from storage.entries import CLOSING, closes_call
 from storage.findings import Findings
 
-CLOSING: Final = frozenset({"decision", "call"})  # the kinds that close an admitted call
 _OWN: Final = ("*", None)  # the scope of what a shard says about itself
 
 Scope = tuple[str, str | None]
@@ -26,6 +26,7 @@ class Tallies:
         self._listed: set[Scope] = set()  # by the sheets of one heartbeat so far
         self._closed = self._lost = self._shed = self._open = 0
         self._month = 0
+        self._due: tuple[str, int, int] | None = None  # the row that must come next: of which call, its number, of many
         self._heartbeats_from = 0  # nothing but heartbeats of the shard stands from here on
         self._is_whole = True
         for name in ("counters", "scopes"):
@@ -56,10 +57,11 @@ class Tallies:
         if not self._is_whole:
             return
         kind, scope = said["kind"], (said["tenant"], said["route"])
+        self._follow(seq, said)
         if kind == "heartbeat":
             self._heartbeat(seq, said)
         elif kind in CLOSING:
-            self._closed += 1
+            self._closed += closes_call(said)
             if said["id"] != said["decision"]:
                 self._findings.broken("counters", seq, "closes a call under another id than the decision's")
         elif kind == "gap":
@@ -72,6 +74,17 @@ class Tallies:
         self._scopes[scope] = expected + 1
         if kind != "heartbeat" or scope != _OWN:
             self._heartbeats_from = seq + 1
+
+    def _follow(self, seq: int, said: Mapping[str, Any]) -> None:
+        """The rows of a call stand one behind the other: they were written together."""
+        due, self._due = self._due, None
+        call = said.get("call") if said["kind"] in CLOSING else None
+        place = None if call is None or not call.get("rows") else (call["request_id"], call["row"], call["rows"])
+        if place is not None and place[1] + 1 < place[2]:
+            self._due = (place[0], place[1] + 1, place[2])
+        if place != due and (due is not None or (place is not None and place[1])):
+            number, of = (due or place or ("", 0, 0))[1:]
+            self._findings.broken("counters", seq, f"row {number} of the {of} of a call does not follow the one before")
 
     def _heartbeat(self, seq: int, said: Mapping[str, Any]) -> None:
         """What it states, against the entries before the place that it speaks of."""

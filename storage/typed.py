@@ -2,7 +2,7 @@
 
 Every row names the entry that it was made from (origin, seq, leaf), and is a function of stored entries alone: the same
 entries give the same rows, so the tables can be dropped and made again (projections.py), and checked (audit.py).
-What an entry does not say is an empty string, a zero id, or null for `favourable` and `score`.
+What an entry does not say is an empty string, a zero id, or null for `favourable`, `score` and `rows`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from storage.freight import NO_DECISION
+from storage.ids import is_uuid7
 
 Row = tuple[object, ...]
 
@@ -34,7 +35,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
         *("label", "favourable", "score", "extraction_error", "extractor"),
         *("model_name", "model_version", "model_digest", "model_source"),
         *("status", "error", "mode", "stream", "upstream_us", "total_us", "config", "retention"),
-        *(*_SOURCE, "extraction_origin", "extraction_seq"),
+        *(*_SOURCE, "extraction_origin", "extraction_seq", "call", "row", "rows"),
     ),
     "explanations": (
         *("id", "decision", "ts", "tenant", "route", "key", "state", "error"),
@@ -54,6 +55,7 @@ def decision_row(decision: Stored, extraction: Stored, extracted: Mapping[str, A
     """The row of one decision: its entry, and the row that `extraction` holds for it."""
     said = decision.said
     model, timing, stream = said.get("model") or {}, said.get("timing") or {}, said.get("stream") or {}
+    call = said.get("call") or {}
     return (
         UUID(said["id"]),
         int(said["ts"]),
@@ -86,6 +88,9 @@ def decision_row(decision: Stored, extraction: Stored, extracted: Mapping[str, A
         decision.leaf,
         extraction.origin,
         extraction.seq,
+        _call(said, call),
+        _count(call.get("row")),
+        None if call.get("rows", 1) is None else _count(call.get("rows", 1)),
     )
 
 
@@ -182,6 +187,12 @@ def _text(said: Mapping[str, Any], name: str) -> str:
 
 def _decision(said: Mapping[str, Any]) -> UUID:
     return UUID(said["decision"]) if said.get("decision") else NO_DECISION
+
+
+def _call(said: Mapping[str, Any], call: Mapping[str, Any]) -> UUID:
+    """The call's id; that of the decision itself where its entry names none of ours."""
+    named = call.get("request_id")
+    return UUID(named if isinstance(named, str) and is_uuid7(named) else said["id"])
 
 
 def _count(value: object) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 from storage import frames
 from storage.batch import BatchWriter, Committed
 from storage.buckets import Pace
-from storage.entries import CLOSING, SYSTEM_TENANT, Draft, Line, document, finish
+from storage.entries import SYSTEM_TENANT, Draft, Line, closes_call, document, finish
 from storage.errors import EntryTooLarge, JournalFull, JournalStopped
 from storage.frames import encode_frame
 from storage.ids import Ids, id_bytes
@@ -295,9 +295,44 @@ class Writer:
         return batch.count >= self._limits.batch_records_max or batch.size_bytes >= self._limits.batch_bytes_max
 
     def _place(self, item: Item, batch: BatchWriter) -> bool:
-        """Put an item's frames into the batch; False, and nothing has changed, if the segment has no room."""
+        """Put an item's frames into the batch; False, and nothing has changed, if batch or segment have no room."""
+        if item.more:
+            return self._place_several((item, *item.more), batch)
+        made_frames = self._framed(item, 0)
+        size_bytes = sum(map(len, made_frames))
+        if not self._has_room(batch, size_bytes):
+            return False
+        self._put_in(item, made_frames, size_bytes, batch)
+        return True
+
+    def _place_several(self, items: tuple[Item, ...], batch: BatchWriter) -> bool:
+        """The same of several entries; they rather begin a batch than overfill one."""
+        limits = self._limits
+        if len(items) > limits.batch_records_max:
+            raise EntryTooLarge(f"{len(items)} entries at once; a batch has {limits.batch_records_max}")
+        made = [self._framed(item, behind) for behind, item in enumerate(items)]
+        sizes = [sum(map(len, made_frames)) for made_frames in made]
+        size_bytes = sum(sizes)
+        if not self._has_room(batch, size_bytes):
+            return False
+        overfills = batch.count + len(items) > limits.batch_records_max
+        if batch.count and (overfills or batch.size_bytes + size_bytes > limits.batch_bytes_max):
+            return False
+        for placed in zip(items, made, sizes, strict=True):
+            self._put_in(*placed, batch)
+        return True
+
+    def _has_room(self, batch: BatchWriter, size_bytes: int) -> bool:
+        """Whether the segment has room for so many bytes more; EntryTooLarge where none may have."""
+        need, most = size_bytes + COMMIT_BYTES, self._limits.segment_bytes
+        if need > most // 2:  # it might not fit even an empty segment, behind its heartbeats
+            raise EntryTooLarge(f"an entry with {need} bytes of parts; a segment has {most}")
+        return self._file.offset + batch.size_bytes + need <= most
+
+    def _framed(self, item: Item, behind: int) -> list[bytes]:
+        """An item's frames, for the place that many entries behind the next one."""
         state, made, key, file = self._state, item.made, item.key, self._file
-        seq, ts_ns, salted = state.frontier.size, item.ts_ns, file.salted
+        seq, ts_ns, salted = state.frontier.size + behind, item.ts_ns, file.salted
         made_frames: list[bytes] = []
         if key is not None and not key.written:
             made_frames.append(encode_frame(salted, frames.KEY, seq, ts_ns, file.wrapped(key)))
@@ -310,28 +345,24 @@ class Writer:
             made_frames.append(encode_frame(salted, kind, seq, ts_ns, payload))
         if made is not None:
             scope = made.scope if isinstance(made, Line) else (made["tenant"], made["route"])
-            scope_seq = state.scopes.get(scope, 0)
-            entry = finish(made, seq=seq, scope_seq=scope_seq)
-            record = encode_frame(salted, frames.RECORD, seq, ts_ns, entry)
-            made_frames.append(record)
-        size_bytes = sum(map(len, made_frames))
-        need = size_bytes + COMMIT_BYTES
-        if need > self._limits.segment_bytes // 2:  # it might not fit even an empty segment, behind its heartbeats
-            raise EntryTooLarge(f"an entry with {need} bytes of parts; a segment has {self._limits.segment_bytes}")
-        if file.offset + batch.size_bytes + need > self._limits.segment_bytes:
-            return False
+            item.seq, item.scope = seq, scope
+            item.entry = finish(made, seq=seq, scope_seq=state.scopes.get(scope, 0) + behind)
+            made_frames.append(encode_frame(salted, frames.RECORD, seq, ts_ns, item.entry))
+        return made_frames
+
+    def _put_in(self, item: Item, made_frames: list[bytes], size_bytes: int, batch: BatchWriter) -> None:
+        """Its place is certain: from here on the next entry stands behind it."""
+        state, made = self._state, item.made
         batch.add(made_frames, size_bytes)
-        if key is not None:
-            key.written = True
+        if item.key is not None:
+            item.key.written = True
         if made is not None:
-            item.seq, item.entry = seq, entry
-            item.leaf = batch.leaf(entry)
-            state.scopes[scope] = scope_seq + 1
+            item.leaf = batch.leaf(item.entry)
+            state.scopes[item.scope] = state.scopes.get(item.scope, 0) + 1
             self._note_begun(made)
         state.closed += item.closes
         state.lost += item.lost
         state.shed += item.shed
-        return True
 
     def _finished(self, batch: BatchWriter, *, may_wait: bool) -> tuple[bytes, Committed]:
         state, watermark = self._state, self._watermark
@@ -359,7 +390,7 @@ class Writer:
                 self._begun.pop(made.closes, None)
         elif made["kind"] == "begin":
             self._begun[made["decision"]] = self._file.header.first_seq
-        elif made["kind"] in CLOSING:
+        elif closes_call(made):
             self._begun.pop(made["decision"], None)
         elif made["kind"] == "gap":
             for decision in made.get("decisions", ()):

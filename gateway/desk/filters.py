@@ -16,10 +16,12 @@ import orjson
 from gateway.desk.errors import NotFoundError, RequestError
 from gateway.desk.roles import Right, Role, Viewer, time_ns
 from storage import queries
-from storage.ids import b64, is_uuid7, unb64
+from storage.ids import b64, is_uuid7, unb64, uuid7_ms
 
 ROWS_MAX: Final = 500
 ROWS_DEFAULT: Final = 50
+CALL_DAYS: Final = 7  # after its id was chosen, at most: then its entries are written
+_DAY_NS: Final = 86_400_000_000_000
 TEXT_CHARS_MAX: Final = 200
 DIRECTIONS: Final = ("favourable", "adverse")
 STATUSES: Final = ("ready", "failed", "none")
@@ -35,6 +37,7 @@ PARAMETERS: Final = frozenset(
         "model_version",
         "reason",
         "reference",
+        "call",
         "status",
         "cursor",
         "limit",
@@ -60,6 +63,7 @@ class Filter:
     reason: str | None = None  # a reason's code
     status: str | None = None  # of the explanation: ready | failed | none
     reference: str | None = None  # the end of an id, as the call card gives it
+    call: str | None = None  # the id of a call: its rows
 
     @property
     def digest(self) -> str:
@@ -88,9 +92,10 @@ def parse(query: Mapping[str, str], viewer: Viewer) -> Filter:
     unknown = sorted(set(query) - PARAMETERS)
     if unknown:
         raise RequestError(f"no parameter is called {unknown[0][:40]}")
+    call = _call(query)
     made = Filter(
-        from_ns=_time(query, "from"),
-        to_ns=_time(query, "to"),
+        from_ns=_time(query, "from", None if call is None else max(0, _begun_ns(call) - _DAY_NS)),
+        to_ns=_time(query, "to", None if call is None else _begun_ns(call) + CALL_DAYS * _DAY_NS),
         routes=(query["route"],) if query.get("route") else None,
         label=_text(query, "label"),
         direction=_one_of(query, "direction", DIRECTIONS),
@@ -100,6 +105,7 @@ def parse(query: Mapping[str, str], viewer: Viewer) -> Filter:
         reason=_text(query, "reason"),
         status=_one_of(query, "status", STATUSES),
         reference=_reference(query),
+        call=call,
     )
     if made.from_ns >= made.to_ns:
         raise RequestError("`from` is not before `to`")
@@ -149,6 +155,7 @@ def wanted(asked: Filter, tenant: str) -> queries.Filter:
         favourable=None if asked.direction is None else asked.direction == "favourable",
         state=asked.status,
         tail=asked.reference,
+        call=asked.call,
     )
 
 
@@ -191,8 +198,8 @@ def decision_id(text: str) -> str:
     return text
 
 
-def _time(query: Mapping[str, str], name: str) -> int:
-    found = time_ns(query.get(name, ""))
+def _time(query: Mapping[str, str], name: str, known: int | None) -> int:
+    found = time_ns(query.get(name, "")) if query.get(name) or known is None else known
     if found is None:
         raise RequestError(f"`{name}` is required: an ISO 8601 date or time (a list needs a bounded period)")
     return found
@@ -217,6 +224,17 @@ def _pseudonym(query: Mapping[str, str], name: str) -> str | None:
     if text is not None and not is_pseudonym(text):
         raise RequestError(f"`{name}` is a pseudonym; get it with POST /v1/lookup")  # and is not repeated here
     return text
+
+
+def _call(query: Mapping[str, str]) -> str | None:
+    text = query.get("call") or None
+    if text is not None and not is_uuid7(text):
+        raise RequestError("`call` is the id of a call: what its answer gave as Decision-Call")
+    return text
+
+
+def _begun_ns(call: str) -> int:
+    return uuid7_ms(call) * 1_000_000
 
 
 def _reference(query: Mapping[str, str]) -> str | None:

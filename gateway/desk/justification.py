@@ -76,6 +76,7 @@ def _decision(dossier: Dossier, viewer: Viewer) -> dict[str, Any]:
         "purpose": decision.purpose,
         "corrects": decision.corrects,
         "corrected_by": list(dossier.corrected_by),
+        "call": {"id": decision.call, "row": decision.row, "rows": decision.rows},
         "answer": answer(decision) | {"score": decision.score if viewer.may(Right.ATTRIBUTIONS) else None},
         "status": decision.status,
         "error": decision.error,
@@ -253,6 +254,8 @@ def _links(decision: Decision, viewer: Viewer) -> dict[str, str]:
         links["proof"] = f"/v1/decisions/{decision.id}/proof"
     if decision.case is not None and viewer.may(Right.PERSON):
         links["case"] = f"/v1/cases/{decision.case}"
+    if (decision.rows or 1) > 1 and viewer.may(Right.LIST):
+        links["call"] = f"/v1/decisions?call={decision.call}"
     if decision.corrects is not None:
         links["corrects"] = f"/v1/decisions/{decision.corrects}"
     return links

@@ -370,6 +370,7 @@ class Service:
             "case": one.case if person else None,
             "subject": one.subject if person else None,
             "corrects": one.corrects,
+            "call": {"id": one.call, "row": one.row, "rows": one.rows},
             "answer": answer(one),
             "model": {"name": one.model_name, "version": one.model_version},
             "status": one.status,

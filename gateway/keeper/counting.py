@@ -15,7 +15,7 @@ _NS_PER_MS: Final = 1_000_000
 _TOTALS = """
 SELECT
   (SELECT uniqExact(id) FROM entries WHERE kind = 'decision'),
-  (SELECT count() FROM entries WHERE kind IN ('decision', 'call')),
+  (SELECT countIf(JSONExtractUInt(entry, 'call', 'row') = 0) FROM entries WHERE kind IN ('decision', 'call')),
   (SELECT uniqExact(decision) FROM decisions),
   (SELECT uniqExactIf(decision, state = 'ready') FROM explanations),
   (SELECT uniqExactIf(decision, state = 'failed') FROM explanations)
@@ -31,7 +31,7 @@ WHERE decision IN {ids:Array(UUID)} AND ts >= fromUnixTimestamp64Nano({low:Int64
 
 
 def totals(database: Database) -> dict[str, int]:
-    """Distinct decisions: shipped, with a typed row, explained, failed to be explained; and all closing entries.
+    """Distinct decisions: shipped, with a typed row, explained, failed to be explained; and entries that close calls.
 
     Blocking.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from gateway.keeper.opening import Stored, by_part
 from gateway.keeper.tail import Library, Reader, Shelf, header_of
 from storage import frames
-from storage.entries import decode, leaf_hash
+from storage.entries import CLOSING, closes_call, decode, leaf_hash
 from storage.errors import JournalError
 from storage.frames import FrameReader
 from storage.reading import Batch, Position
@@ -117,15 +117,22 @@ class Feed:
 
     def _take(self, batch: Batch) -> list[Recorded]:
         found = []
-        carried = {part.key_id for part in batch.parts} | {key.key_id for key in batch.keys}
+        parts: dict[str, list[StoredPart]] = defaultdict(list)
+        for part in batch.parts:
+            parts[part.key_id].append(part)
+        carried = parts.keys() | {key.key_id for key in batch.keys}
         for record in batch.records:
             entry = decode(record.entry)
             named = {part["key"] for part in entry["parts"]}
-            if entry["kind"] in ("decision", "call"):
+            if entry["kind"] in CLOSING:
                 earlier = [place for key in named for place in self._forget(key)]
+                if closes_call(entry):  # rows have keys of their own: what the begin entry sealed belongs to none
+                    self._forget(entry["decision"])
+                    carried.discard(entry["decision"])
                 carried -= named
                 if entry["kind"] == "decision" and self._is_wanted(batch.origin, record.seq, entry):
-                    found.append(self._recorded(batch, record.seq, record.entry, entry, earlier))
+                    at_hand = [part for key in named for part in parts.get(key, ())]
+                    found.append(self._recorded(batch, record.seq, record.entry, entry, parts=at_hand, earlier=earlier))
             elif entry["kind"] != "begin":
                 carried -= named  # parts of other entries are complete with them
         place = _Place(batch.segment, batch.begin, batch.end)
@@ -137,9 +144,17 @@ class Feed:
     def _is_wanted(self, origin: str, seq: int, entry: Mapping[str, Any]) -> bool:
         return seq >= self._given_below and self._wanted(origin, seq, entry)
 
-    def _recorded(self, batch: Batch, seq: int, raw: bytes, entry: dict[str, Any], earlier: list[_Place]) -> Recorded:
+    def _recorded(
+        self,
+        batch: Batch,
+        seq: int,
+        raw: bytes,
+        entry: dict[str, Any],
+        *,
+        parts: list[StoredPart],
+        earlier: list[_Place],
+    ) -> Recorded:
         named = {part["key"] for part in entry["parts"]}
-        parts = [part for part in batch.parts if part.key_id in named]
         keys = {key.key_id: key for key in batch.keys if key.key_id in named}
         for place in dict.fromkeys(earlier):
             more_parts, more_keys = self._again(place, named)

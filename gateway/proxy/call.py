@@ -121,6 +121,20 @@ class Call:
         if self.error is not None:
             raise self.error
 
+    async def held(self) -> None:
+        """Return when the answer is complete, or its head or size says that it is no short one; however long it takes.
+
+        Raises:
+            UpstreamFailed, UpstreamSlow: as `settled`.
+        """
+        self.eager = False  # until somebody takes pieces, nothing but these two is news
+        self.connection.resume()
+        while not (self.complete or self.error or self.streams):
+            await self._woken()
+        self.eager = True
+        if self.error is not None:
+            raise self.error
+
     @property
     def streams(self) -> bool:
         """Whether the answer's head or size already says that it is not a short one."""

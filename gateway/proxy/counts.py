@@ -42,12 +42,16 @@ class Counts:
         self._answers: Tally[tuple[str, int]] = Tally()
         self._failures: Tally[tuple[str, str]] = Tally()
         self._unrecorded: Tally[str] = Tally()
+        self._unsplit: Tally[tuple[str, str]] = Tally()
         self._upstream: Tally[tuple[str, str, str]] = Tally()
         self._meters: dict[str, tuple[Meter, list[tuple[Buckets, Series]]]] = {}
         self._p_refused = _counter("refused", "Requests refused before admission.", ["code"], registry)
         self._p_answers = _counter("answers", "Answers of models.", ["route", "status"], registry)
         self._p_failures = _counter("failures", "Calls without a whole answer.", ["route", "code"], registry)
         self._p_unrecorded = _counter("unrecorded", "Calls that no entry states.", ["route"], registry)
+        self._p_unsplit = _counter(
+            "unsplit", "Calls of several rows that one entry states, and why.", ["route", "why"], registry
+        )
         self._p_upstream = _counter(
             "upstream",
             "Outcomes of attempts at one replica, and what became of it: opened, closed, unhealthy, healthy.",
@@ -83,6 +87,10 @@ class Counts:
         """A call was let through that no entry will state."""
         self._unrecorded[route] += 1
 
+    def unsplit(self, route: str, why: str) -> None:
+        """A call with one entry for all of its rows."""
+        self._unsplit[route, why] += 1
+
     def meter(self, route: str) -> Meter:
         """Where the calls of `route` say how long they took."""
         known = self._meters.get(route)
@@ -106,6 +114,7 @@ class Counts:
         for counter, tally in (
             (self._p_answers, self._answers),
             (self._p_failures, self._failures),
+            (self._p_unsplit, self._unsplit),
             (self._p_upstream, self._upstream),
         ):
             _move(counter, tally)

@@ -28,6 +28,7 @@ HEADERS_CHARS_MAX = 8192  # … and of all of one side: with both, an entry stay
 CAPTURED_CHARS_MAX = 256  # of a case's or subject's name before it is hidden
 FORMS_MAX = 1024  # of callers, routes, methods and models; beyond it all are forgotten
 _REDACTED_AT = 9  # among the blanks of a form: behind the purpose
+_CALL_AT = 1  # the call's id, behind its path
 _PURPOSE = re.compile(r"[\w .:/-]{1,64}", re.ASCII)
 _OURS = b"answerable-"
 
@@ -52,6 +53,15 @@ class About:
 
 
 NOTHING = About()
+
+
+class RowOf(NamedTuple):
+    """Which row of a call an entry is, on routes with `batch: rows` (README.md of storage, "Calls and rows")."""
+
+    call: str
+    row: int
+    rows: int | None  # None: they are not told apart …
+    unsplit: str | None  # … and why
 
 
 class Terms(NamedTuple):
@@ -81,6 +91,7 @@ class Asked:
     about: About
     headers: Mapping[str, str]
     redacted: Mapping[str, object] | None = None  # None: the route hides nothing
+    row_of: RowOf | None = None  # None: the route does not tell rows apart
 
 
 class Model(NamedTuple):
@@ -185,11 +196,13 @@ class Closings:
 
     def line(self, asked: Asked, answered: Answered, *, ts_ns: int, parts: Sequence[Part]) -> Line | None:
         """The closing entry but for its place; None where `closing` must make it."""
-        if asked.headers or answered.headers:
+        row_of = asked.row_of
+        if asked.headers or answered.headers or (row_of is not None and row_of.rows is None):
             return None
         redacted = answered.redacted
         kind = (
-            asked.caller, asked.terms, asked.method, asked.record, answered.model, answered.streamed, redacted is None
+            asked.caller, asked.terms, asked.method, asked.record, answered.model, answered.streamed, redacted is None,
+            row_of is None,
         )  # fmt: skip
         try:
             form = self._forms[kind]
@@ -206,12 +219,15 @@ class Closings:
         ]  # fmt: skip
         if redacted is not None:
             values.insert(_REDACTED_AT, orjson.dumps(redacted, option=orjson.OPT_SORT_KEYS))
-        return Line(form, values, ts_ns=ts_ns, closes=asked.decision)
+        if row_of is not None:
+            values[_CALL_AT : _CALL_AT + 1] = [row_of.call.encode(), row_of.row, b"%d" % (row_of.rows or 0)]
+        return Line(form, values, ts_ns=ts_ns, closes="" if row_of is not None and row_of.row else asked.decision)
 
     def _form(self, kind: tuple[object, ...], asked: Asked, answered: Answered) -> Form | None:
         """Names that are no Unicode have no form: such an entry is refused when it is encoded."""
         about = About(case=JSON, subject=JSON, purpose=JSON, corrects=JSON)
-        blank = replace(asked, decision=TEXT, path=JSON, about=about, trace=JSON)
+        row_of = None if asked.row_of is None else RowOf(TEXT, cast("int", NUMBER), cast("int", JSON), None)
+        blank = replace(asked, decision=TEXT, path=JSON, about=about, trace=JSON, row_of=row_of)
         values: dict[str, Any] = {"status": NUMBER, "error": JSON, "state": TEXT, "bytes": NUMBER}
         times: dict[str, Any] = {"first_us": JSON, "upstream_us": JSON, "total_us": NUMBER}
         if answered.redacted is not None:
@@ -237,10 +253,17 @@ def _number(value: int | None) -> bytes:
 
 
 def _of_the_call(asked: Asked) -> dict[str, object]:
-    about = asked.about
+    about, row_of = asked.about, asked.row_of
+    call: dict[str, object] = {
+        "method": asked.method, "path": asked.path[:PATH_CHARS_MAX], "request_id": asked.decision
+    }  # fmt: skip
+    if row_of is not None:
+        call |= {"request_id": row_of.call, "row": row_of.row, "rows": row_of.rows}
+        if row_of.unsplit is not None:
+            call["unsplit"] = row_of.unsplit
     return {
         "app": asked.caller.app,
-        "call": {"method": asked.method, "path": asked.path[:PATH_CHARS_MAX], "request_id": asked.decision},
+        "call": call,
         "case": about.case,
         "subject": about.subject,
         "purpose": about.purpose,
@@ -293,12 +316,21 @@ class Capturing:
             said = {**self._from_body(body, said), **said}
         return About(**said) if said else None
 
+    def about_row(self, said: Mapping[str, str], value: Any) -> About | None:
+        """The same of one row of a call, in which the paths look."""
+        if self._paths:
+            said = {**self._found(value, said), **said}
+        return About(**said) if said else None
+
     def _from_body(self, body: bytes, said: Mapping[str, str]) -> dict[str, str]:
-        wanted = {name: path for name, path in self._paths.items() if name not in said}
         try:
             document = orjson.loads(body)
         except orjson.JSONDecodeError:
             return {}
+        return self._found(document, said)
+
+    def _found(self, document: Any, said: Mapping[str, str]) -> dict[str, str]:
+        wanted = {name: path for name, path in self._paths.items() if name not in said}
         found = {}
         for name, path in wanted.items():
             value = _text(path, document)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from aiohttp.http_parser import RawRequestMessage
 
@@ -26,7 +27,7 @@ from gateway.proxy.errors import (
     UpstreamFailed,
     UpstreamSlow,
 )
-from gateway.proxy.exchange import NOTHING, Asked, Caller
+from gateway.proxy.exchange import NOTHING, About, Asked, Caller
 from gateway.proxy.exchangelog import ExchangeLog
 from gateway.proxy.forwarded import Hop
 from gateway.proxy.framing import Cut
@@ -42,6 +43,7 @@ from gateway.proxy.redacting import Redacting
 from gateway.proxy.repeating import Repetition, repeat
 from gateway.proxy.replicas import Seat, Steering
 from gateway.proxy.routes import Routes
+from gateway.proxy.rows import CallRows
 from gateway.proxy.streams import stream
 from gateway.proxy.tracing import Span
 from storage.errors import JournalFull
@@ -182,11 +184,19 @@ class Handler:
         lane = head.lane
         steering = lane.steering
         seat = None if steering is None else await _seat(request, steering)
-        redacting = None
+        redacting, rows = None, None
         try:
             if lane.redaction is not None and head.match.record != "none":
                 redacting = Redacting(lane.redaction, self._recorder.keyed(caller.tenant), self._budget)
                 await redacting.asked(request.head, head, body)
+            if lane.rows is not None and head.match.record == "decision":
+                rows = await lane.rows.asked(
+                    body,
+                    said=head.said,
+                    hidden=self._hidden(caller.tenant, redacting),
+                    redacting=redacting,
+                    bytes_max=self._recorder.journal.rows_bytes_max,
+                )
             tracing, passing = lane.tracing, request.passing
             span = None if tracing is None else tracing.begin(passing.parent)
             trace = passing.trace if span is None else span.trace_hex
@@ -199,6 +209,7 @@ class Handler:
                 received_ns=received_ns,
                 trace=trace,
                 redacting=redacting,
+                rows=rows,
             )
             request.admitted = True
             lines = head.upstream(len(body), passing, recording.decision, span)
@@ -206,6 +217,8 @@ class Handler:
         finally:
             if redacting is not None:
                 redacting.let_go()
+            if rows is not None:
+                rows.let_go()
             if seat is not None:
                 seat.leave()
 
@@ -243,6 +256,7 @@ class Handler:
         received_ns: int,
         trace: str | None,
         redacting: Redacting | None,
+        rows: CallRows | None,
     ) -> Recording | Unrecorded:
         """Admission by the journal: from here on the call is closed by exactly one entry.
 
@@ -270,8 +284,11 @@ class Handler:
                 )
             )
         recorder = self._recorder
-        about = lane.capturing.about(head.said, body)  # of the body as it came: case and subject become pseudonyms
-        hidden = NOTHING if about is None else recorder.hidden(tenant, about)
+        if rows is None:
+            about = lane.capturing.about(head.said, body)  # of the body as it came: case and subject become pseudonyms
+            hidden = NOTHING if about is None else self._hidden(tenant, redacting)(about)
+        else:
+            hidden = rows.about
         asked = Asked(
             decision=recorder.journal.new_id() if claim is None else claim.decision,
             record=match.record,
@@ -281,7 +298,7 @@ class Handler:
             path=match.stated,
             received_ns=received_ns,
             trace=trace,
-            about=hidden if redacting is None else redacting.about(hidden),
+            about=hidden,
             headers=head.recorded if redacting is None else redacting.headers,
             redacted=None if redacting is None else dict(redacting.stated),  # what is so far
         )
@@ -293,11 +310,17 @@ class Handler:
             # with a key never: a repeat would name a decision that is nowhere
             may_pass=route.disk_full == "pass" and claim is None,
             redacting=redacting,
+            rows=rows,
         )
         if recording is not None:
             return recording
         self._counts.unrecorded(route.name)
         return Unrecorded(asked)
+
+    def _hidden(self, tenant: str, redacting: Redacting | None) -> Callable[[About], About]:
+        """What is recorded of a call's or row's `About`."""
+        hide = partial(self._recorder.hidden, tenant)
+        return hide if redacting is None else lambda about: redacting.about(hide(about))
 
     async def _repeat(
         self, request: Inbound, caller: Caller, head: Head, body: bytes, first: First, *, received_ns: int
@@ -370,6 +393,8 @@ class Handler:
                 call = await ask(answer, lane.pool, method, lines, body)
             else:
                 call = await ask_one_of(seat, answer, method, lines, body)
+            if not call.complete and recording.waits_for_whole:
+                await call.held()
             self._counts.answered(lane.route.name, call.status)
             if call.complete:
                 return await answer.whole(call)

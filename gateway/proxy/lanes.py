@@ -26,8 +26,10 @@ from gateway.proxy.limits import Budget
 from gateway.proxy.passing import Lines
 from gateway.proxy.pool import Pool, Upstreams
 from gateway.proxy.redacting import Redaction
+from gateway.proxy.rows import Rows
 from gateway.proxy.steering import pools, steering
 from gateway.proxy.tracing import Tracing
+from storage.protocols.splitting import Splitter
 
 MODELS_FILE = "models.json"
 VERSION_CHARS_MAX = 128  # of a version as an answer announces it
@@ -93,7 +95,7 @@ class Lane:
         self.steering = steering(route, endpoints, counts)
         answers_dropped = heads.ANSWER_DROPPED | heads.names(route.forward.response.deny)
         self.limits = Limits(
-            buffer_bytes=settings.buffer_bytes_max,
+            buffer_bytes=max(settings.buffer_bytes_max, settings.parse_bytes_max if route.batch == "rows" else 0),
             timeouts=route.timeouts,
             budget=budget,
             heads=AnswerHeads(dropped=answers_dropped, allowed=_allowed(route.forward.response)),
@@ -105,6 +107,10 @@ class Lane:
             if route.redact is None
             else Redaction(route.redact, route=route.name, parse_bytes_max=settings.parse_bytes_max)
         )
+        self.rows: Rows | None = None
+        if route.batch == "rows":
+            splitter = Splitter(route.protocol, parse_bytes_max=settings.parse_bytes_max, rows_max=settings.rows_max)
+            self.rows = Rows(splitter, self.capturing, route=route.name, budget=budget, counts=counts)
         self.terms = Terms(
             route=route.name, mode=route.evidence, retention=route.retention, config=configuration.digest
         )

@@ -13,6 +13,7 @@ from typing import Final
 from gateway.proxy.exchange import Answered, Asked
 from gateway.proxy.recording import Recorder, Recording
 from gateway.proxy.redacting import Redacting
+from gateway.proxy.rows import CallRows
 from storage.journal import Appended
 from storage.pressure import Level
 
@@ -28,7 +29,7 @@ class Spooled(Recording):
         return self._named()
 
     def _named(self) -> bytes:
-        return b"Decision-Id: %b\r\n" % self.decision.encode("ascii")
+        return b"Decision-Id: %b\r\n%b" % (self.decision.encode("ascii"), self._rows_lines)
 
 
 class BestEffort(Spooled):
@@ -51,8 +52,9 @@ class BestEffort(Spooled):
         media: str,
         target: str,
         redacting: Redacting | None = None,
+        rows: CallRows | None = None,
     ) -> None:
-        super().__init__(recorder, asked, body, media=media, target=target, redacting=redacting)
+        super().__init__(recorder, asked, body, media=media, target=target, redacting=redacting, rows=rows)
         self.holds = True  # False once it is shed: the end of its answer waits for nothing
 
     def begin(self) -> None:
@@ -74,9 +76,7 @@ class BestEffort(Spooled):
         """Append the closing entry without waiting, or shed the call; the header that names it, if it was not."""
         if not self.holds or self._shed_if_pressed():
             return b""
-        if self._redacting is not None:
-            body, media = await self._redacting.answered(answered, body, media=media)
-        self._close(answered, body, media).add_done_callback(self._lost)
+        self._close(*await self._last(answered, body, media)).add_done_callback(self._lost)
         return self._named()
 
     def lose(self, answered: Answered) -> None:
@@ -92,6 +92,7 @@ class BestEffort(Spooled):
         """Whether the call is shed, now or before."""
         if self.holds and self._begun is None and not self._closed and self._journal.pressure >= Level.SHED:
             self.holds, self._closed, self._body = False, True, None
+            self._unreserve()
             self._journal.shed(self.asked.caller.tenant, self.asked.terms.route)
         return not self.holds
 

@@ -3,7 +3,7 @@
 The request is sealed once, with the begin entry where there is one, else with the closing entry; both state it. A
 streamed answer is sealed in chunks as it passes (each 64 KiB or 1 s), a short one whole. An admitted call is closed
 once: by `close`, or by `lose` where the gateway itself gave up; what neither reaches, the journal's recovery
-closes.
+closes. A call of several rows (rows.py) has an entry for each: then request and answer are sealed row by row.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from gateway.proxy import exchange
 from gateway.proxy.exchange import About, Answered, Asked
 from gateway.proxy.redact import Keyed
 from gateway.proxy.redacting import Redacting
+from gateway.proxy.rows import REQUEST, RESPONSE, TARGET, CallRows, Sealing
 from storage.entries import Draft, Line, Part, Ref
 from storage.errors import JournalStopped, StorageError
-from storage.journal import Appended, Journal
+from storage.journal import Appended, Journal, Row
 from storage.keys import Keyring
 from storage.seal import Sealer, StreamPart
 from storage.segment import StoredPart
@@ -32,7 +33,6 @@ from storage.writer import PartKey
 CHUNK_BYTES = 64 * 1024  # of a stream: at most so much …
 CHUNK_AGE_S = 1.0  # … or what came in so long is lost with a killed worker
 WHOLE_BYTES_MAX = 1024 * 1024  # a longer body is sealed in pieces of this size, so that it fits into batches
-REQUEST, RESPONSE, TARGET = 0, 1, 2  # the parts' indices
 
 _OWN_TENANT = "*"
 
@@ -66,6 +66,7 @@ class Unrecorded:
     __slots__ = ("asked",)
 
     holds = False
+    waits_for_whole = False
     decision = ""
 
     def __init__(self, asked: Asked) -> None:
@@ -108,6 +109,9 @@ class Recording:
         "_pending_since",
         "_recorder",
         "_redacting",
+        "_reserved_bytes",
+        "_rows",
+        "_rows_lines",
         "_stored",
         "_stream",
         "_target",
@@ -128,6 +132,7 @@ class Recording:
         media: str,
         target: str,
         redacting: Redacting | None = None,
+        rows: CallRows | None = None,
     ) -> None:
         """`body` is what is recorded of the request, None where it is withheld."""
         self._recorder = recorder
@@ -138,6 +143,13 @@ class Recording:
         self._media = media
         self._target = target
         self._redacting = redacting
+        self._rows = rows
+        self._rows_lines = b""  # headers that name call and rows, once these are known
+        self._reserved_bytes = 0 if rows is None else rows.reserved_bytes
+        if rows is not None:
+            asked.row_of = rows.whole(asked.decision)
+            if rows.count == 1:
+                self._rows_lines = _rows_lines(asked.decision, 1)
         self._key: PartKey | None = None
         self._parts: list[Part] = []  # of request and target, once sealed
         self._stored: list[StoredPart] = []  # not yet handed to the journal
@@ -149,6 +161,11 @@ class Recording:
         self._pending_bytes = 0
         self._pending_since = 0.0
         self._last_chunk: asyncio.Future[None] | None = None
+
+    @property
+    def waits_for_whole(self) -> bool:
+        """Whether the answer is better held until it is whole than streamed."""
+        return self._rows is not None and self._rows.are_several
 
     def begin(self) -> None:
         """Append the begin entry, once; `begun` waits for it."""
@@ -216,53 +233,98 @@ class Recording:
             storage.errors.JournalStopped: it never will be.
             storage.errors.EntryTooLarge: the entry cannot be made; the call stays open until recovery.
         """
-        if self._redacting is not None:
-            body, media = await self._redacting.answered(answered, body, media=media)
         try:
-            return self._headers(await self._close(answered, body, media))
+            return self._headers(await self._close(*await self._last(answered, body, media)))
         except JournalStopped:
             raise
         except StorageError:  # the entry could not be written: the call counts as lost, and a gap entry says so
             self._give_up()
             raise
 
+    async def _last(
+        self, answered: Answered, body: bytes | None, media: str
+    ) -> tuple[Answered, bytes | None, str, list[Row] | None]:
+        """What `_close` takes: the answer as it is recorded, and the entries of its rows where there are several."""
+        came = body
+        if self._redacting is not None:
+            body, media = await self._redacting.answered(answered, body, media=media)
+        rows = self._rows
+        if rows is None or not rows.are_several:
+            return answered, body, media, None
+        bytes_max = self._journal.rows_bytes_max
+        answers = await rows.answered(answered, came, body, bytes_max=bytes_max)
+        if answers is None:
+            return answered, body, media, None
+        journal, target = self._journal, self._target
+        ids = [self.decision, *(journal.new_id() for _ in answers[1:])]
+        # the call's own key, where there is one, is that of its begin entry
+        names = ids if self._key is None else [journal.new_id(), *ids[1:]]
+        sealing = Sealing(
+            ids=ids,
+            keys=[journal.new_key(name) for name in names],
+            media=(self._media, media),
+            target=None if target == self.asked.path else target.encode("utf-8", "surrogateescape"),
+            ts_ns=self._recorder.clock_ns(),
+            prev=self._begun_ref(),
+            bytes_max=bytes_max,
+        )
+        return answered, body, media, await rows.sealed(self._recorder, self.asked, answered, answers, sealing)
+
     def lose(self, answered: Answered) -> None:
         """Append the closing entry without waiting, where the gateway gives up; nothing if that was tried before."""
         if not self._closed:
             body, media = (None, "") if self._redacting is None else self._redacting.lost(answered)
-            closing = self._close(answered, body, media)
+            closing = self._close(answered, body, media, None)
             closing.add_done_callback(self._lost)
 
     def _lost(self, closing: asyncio.Future[Appended]) -> None:
         if not closing.cancelled() and closing.exception() is not None:
             self._give_up()
 
+    def _unreserve(self) -> None:
+        """Its rows are appended, or will not come."""
+        self._journal.unreserve(self._reserved_bytes)
+        self._reserved_bytes = 0
+
     def _give_up(self) -> None:
         """Its entry could not be written."""
         self._journal.lose(begun=None if self._begun is None else self.decision)
 
-    def _close(self, answered: Answered, body: bytes | None, media: str) -> asyncio.Future[Appended]:
+    def _close(
+        self, answered: Answered, body: bytes | None, media: str, rows: list[Row] | None
+    ) -> asyncio.Future[Appended]:
         assert not self._closed, "a call is closed once"
         assert self._redacting is None or answered.redacted is not None, "what is hidden is hidden before it is sealed"
         self._closed = True
         recorder = self._recorder
         recorder.streaming.discard(self)
+        self._unreserve()
+        if rows is not None:
+            self._body = None
+            self._rows_lines = _rows_lines(self.decision, len(rows))
+            return self._journal.append_rows(rows, awaits_sync=self.awaits_sync)
+        if self._rows is not None:
+            self.asked.row_of = self._rows.whole(self.decision)
+            self._rows.closed_whole()
         self._seal_request()
         if self._stream is not None:
             self.flush()
             self._parts.append(self._stream.finish())
         elif body:
             self._seal("response", media, body, RESPONSE)
-        begun = self._begun
-        prev: tuple[Ref, ...] = ()
-        if begun is not None and begun.done() and not begun.cancelled() and begun.exception() is None:
-            prev = (Ref(self._begin_id, begun.result().leaf),)
+        prev = self._begun_ref()
         ts_ns = recorder.clock_ns()
         line = None if prev else recorder.closings.line(self.asked, answered, ts_ns=ts_ns, parts=self._parts)
         if line is not None:
             return self._append(line, closes=True)
         draft = exchange.closing(self.asked, answered, ts_ns=ts_ns, parts=tuple(self._parts), prev=prev)
         return self._append(draft, closes=True)
+
+    def _begun_ref(self) -> tuple[Ref, ...]:
+        begun = self._begun
+        if begun is not None and begun.done() and not begun.cancelled() and begun.exception() is None:
+            return (Ref(self._begin_id, begun.result().leaf),)
+        return ()
 
     def _append(self, draft: Draft | Line, *, closes: bool) -> asyncio.Future[Appended]:
         stored, self._stored = self._stored, []
@@ -303,10 +365,15 @@ class Recording:
         return appended
 
     def _headers(self, appended: Appended) -> bytes:
-        return b"Decision-Id: %b\r\nDecision-Receipt: %b\r\n" % (
+        return b"Decision-Id: %b\r\nDecision-Receipt: %b\r\n%b" % (
             self.decision.encode("ascii"),
             appended.receipt_bytes,
+            self._rows_lines,
         )
+
+
+def _rows_lines(call: str, rows: int) -> bytes:
+    return b"Decision-Call: %b\r\nDecision-Rows: %d\r\n" % (call.encode("ascii"), rows)
 
 
 def _seen(appended: asyncio.Future[Any]) -> None:
@@ -359,6 +426,7 @@ class Recorder:
         target: str,
         may_pass: bool,
         redacting: Redacting | None = None,
+        rows: CallRows | None = None,
     ) -> Recording | None:
         """Admit a call: it is owed a closing entry from here on. None: it passes without one, for want of room or shed.
 
@@ -369,10 +437,16 @@ class Recorder:
         """
         tenant, route = asked.caller.tenant, asked.terms.route
         kind = self._kinds[asked.terms.mode]
-        size_bytes = len(body or b"")
-        if not self.journal.admit(tenant, route, bytes_expected=size_bytes, may_pass=may_pass, best_effort=kind.sheds):
+        if not self.journal.admit(
+            tenant,
+            route,
+            bytes_expected=len(body or b""),
+            bytes_reserved=0 if rows is None else rows.reserved_bytes,
+            may_pass=may_pass,
+            best_effort=kind.sheds,
+        ):
             return None
-        return kind(self, asked, body, media=media, target=target, redacting=redacting)
+        return kind(self, asked, body, media=media, target=target, redacting=redacting, rows=rows)
 
     def refused(self) -> None:
         """A request was refused before admission."""

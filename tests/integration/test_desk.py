@@ -249,6 +249,15 @@ async def test_a_filter_narrows_the_list(bank, desk, query, names):
     assert {one["id"] for one in found["decisions"]} == {bank.id(name) for name in names}
 
 
+async def test_a_call_is_listed_by_its_id_without_a_period(bank, desk):
+    headers = desk.headers("compliance")
+    found = await (await desk.client.get(f"/v1/decisions?call={bank.id('denied')}", headers=headers)).json()
+    (line,) = found["decisions"]
+    assert line["call"] == {"id": bank.id("denied"), "row": 0, "rows": 1}
+    elsewhere = await (await desk.client.get(f"/v1/decisions?call={bank.id('foreign')}", headers=headers)).json()
+    assert elsewhere["decisions"] == []
+
+
 @pytest.mark.parametrize("query", ["", "from=2026-03-01", "from=2026-03-01&to=2026-02-01", f"{PERIOD}&case=A-1"])
 async def test_a_list_without_a_bounded_period_or_with_a_raw_reference_is_refused(desk, query):
     answer = await desk.client.get(f"/v1/decisions?{query}", headers=desk.headers("compliance"))

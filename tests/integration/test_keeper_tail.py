@@ -1,6 +1,7 @@
 """Reading journals for several consumers: shelves, readers and feeds on real segments."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from storage.errors import JournalError
 from storage.keys import Keyring
 from storage.reading import Batch, Position, SegmentTail
 from storage.segment import segment_name
+from tests.support.journals import rows_of
 from tests.support.keeping import Gateway, flip, written
 from tests.support.loans import Loans
 
@@ -95,6 +97,36 @@ async def test_a_streamed_call_is_whole_though_its_parts_stand_batches_and_segme
     while not found:
         found = await again.next_decisions()
     assert found[0].parts == recorded.parts
+    await gateway.close()
+
+
+async def test_rows_are_whole_each_and_what_their_begin_entry_sealed_holds_nothing_up(
+    configuration: Configuration, loans: Loans
+) -> None:
+    gateway = await Gateway.open(configuration, loans)
+    journal = gateway.journal
+    rows = [row._replace(draft=replace(row.draft, route="loans")) for row in rows_of(journal, 3)]
+    first = rows[0].draft.decision
+    assert first is not None
+    journal.admit("acme", "loans")
+    key = journal.new_key(first)
+    part, stored = key.sealer.seal("request", "application/json", b"[1, 2, 3]", 0)
+    await journal.append(gateway.draft("begin", first, parts=(part,)), parts=[stored], key=key)
+    library = await looked(configuration)
+    (shelf,) = library.shelves
+    feed = Feed(shelf, 0, everything)
+    await feed.next_decisions()
+    assert feed.resume == 0
+    await journal.append_rows(rows)
+    await library.look()
+    found = await feed.next_decisions()
+    assert [one.entry["call"]["row"] for one in found] == [0, 1, 2]
+    keyring = Keyring.open(configuration.data)
+    for one, row in zip(found, rows, strict=True):
+        assert list(one.keys) == [row.key.key_id if row.key else ""]
+        parts = opened(one.entry, stored=one.parts, keys=one.keys, headers=one.headers, keyring=keyring)
+        assert list(parts) == ["request"]
+    assert feed.resume == feed.read_below == shelf.next_seq
     await gateway.close()
 
 

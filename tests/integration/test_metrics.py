@@ -80,12 +80,13 @@ async def hosted(folder: Path, loans: Loans, upstream: Upstream) -> AsyncIterato
     }
     strange = ROUTE | {"name": "strange", "prefix": "/strange", "upstream": upstream.url}
     strange["model"] = {"name": "unknown", "version": "1"}
+    rows = {"name": "rows", "prefix": "/rows", "upstream": upstream.url, "batch": "rows"}
     made = written(
         folder,
         loans=loans,
         gateway={"port": free_port(), "workers": 2},
         desk={"port": free_port(), "development": True},
-        routes=[live, dead, strange],
+        routes=[live, dead, strange, rows],
         ledger={"copies": "copies"},
         telemetry={"otlp": {"endpoint": f"http://127.0.0.1:{free_port()}", "sample_ratio": 0}},
     )
@@ -127,6 +128,7 @@ async def test_a_host_exposes_what_the_readme_names_and_nothing_else_whoever_is_
         assert [await host.post("/loans/score", number) for number in range(12)] == [200] * 12
         assert await host.post("/loans/health") == 200
         assert await host.post("/strange/score") == 200
+        assert await host.post("/rows/score") == 200
         # the breakers are each worker's own: until both are open, some calls fail and some are refused
         assert {await host.post("/dead/score") for _ in range(24)} == {502, 503}
         text = await host.until(
@@ -146,6 +148,7 @@ async def test_a_host_exposes_what_the_readme_names_and_nothing_else_whoever_is_
         assert total(text, "answerable_call_seconds_count", route="loans") == 13
         assert value(text, "answerable_answers_total", route="loans", status="200") == 13
         assert value(text, "answerable_unrecorded_total", route="loans") == 1
+        assert value(text, "answerable_unsplit_total", route="rows", why="unreadable") == 1
         assert total(text, "answerable_upstream_first_byte_seconds_count", route="loans") == 13
         failed = total(text, "answerable_failures_total", route="dead")
         assert total(text, "answerable_refused_total", code="upstream_open") == 24 - failed

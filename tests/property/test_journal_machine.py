@@ -17,7 +17,7 @@ from storage.entries import decode
 from storage.journal import Journal, JournalLimits
 from storage.reading import Position, SegmentTail
 from storage.segment import segment_name
-from tests.support.journals import QUICK, check_whole, crash_copy, draft, journal_keys, open_journal, read_all
+from tests.support.journals import QUICK, check_whole, crash_copy, draft, journal_keys, open_journal, read_all, rows_of
 
 LIMITS = JournalLimits(segment_bytes=32 * 1024, call_bytes_reserved=0, space_wait_s=5, batch_records_max=8)
 
@@ -56,6 +56,17 @@ class Life(RuleBasedStateMachine):
             for size in sizes:
                 self.admit()
                 waiting.append(self.journal.append(draft(pad="x" * size), closes=True))
+            return await asyncio.gather(*waiting)
+
+        self.acknowledged += self.loop.run_until_complete(work())
+
+    @rule(counts=st.lists(st.integers(1, 8), min_size=1, max_size=4), size=st.integers(0, 500))
+    def append_rows(self, counts: list[int], size: int) -> None:
+        async def work() -> list[Any]:
+            waiting = []
+            for count in counts:
+                self.admit()
+                waiting.append(self.journal.append_rows(rows_of(self.journal, count, size)))
             return await asyncio.gather(*waiting)
 
         self.acknowledged += self.loop.run_until_complete(work())
@@ -112,15 +123,21 @@ class Life(RuleBasedStateMachine):
         self.begun.clear()  # the next writer closes them
         self.open()
 
-    @rule(size=st.integers(0, 500), share=st.integers(0, 1000), is_behind=st.booleans(), is_admitted=st.booleans())
-    def crash(self, size: int, share: int, is_behind: bool, is_admitted: bool) -> None:
+    @rule(
+        size=st.integers(0, 500),
+        rows=st.integers(1, 8),
+        share=st.integers(0, 1000),
+        is_behind=st.booleans(),
+        is_admitted=st.booleans(),
+    )
+    def crash(self, size: int, rows: int, share: int, is_behind: bool, is_admitted: bool) -> None:
         """Killed while a batch is being written: any prefix of it may be there, its watermark may be or not."""
 
         async def last_words() -> tuple[watermark.Mark, watermark.Mark, list[Any]]:
             # the mark of the copy itself: a batch that was on its way may have become durable meanwhile
             before = self._mark(crash_copy(self.directory, self.root / "before"))
             self.admit()
-            appended = await self.journal.append(draft(pad="x" * size), closes=True)
+            appended = await self.journal.append_rows(rows_of(self.journal, rows, size))
             return before, self._mark(), [appended]
 
         before, after, appended = self.loop.run_until_complete(last_words())

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from config.extract import Extract
 from storage.protocols import Extractor, ExtractSpec
+from storage.protocols.documents import parsed
 from storage.protocols.faults import Unreadable
 from storage.protocols.reading import adapter_for
+from storage.protocols.splitting import Splitter, Unsplit
 from storage.protocols.sse import Event, Events, looks_like_events
 from storage.protocols.terminals import Terminal
 from tests.support.protocol_vectors import Vector, load, names
@@ -175,3 +177,49 @@ def _finishes(event: Event) -> bool:
     said = json.loads(event.data)
     usage = said.get("choices") == []
     return usage or any(choice.get("finish_reason") for choice in said.get("choices", []))
+
+
+LISTS = st.lists(JSON, min_size=2, max_size=3)
+COLUMNS = st.dictionaries(st.sampled_from(WORDS), LISTS, min_size=1, max_size=2)
+TENSORS = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(WORDS), "shape": st.sampled_from([[2], [2, 1], [3], [2, 2]]), "data": LISTS},
+        optional={"parameters": st.none() | st.dictionaries(st.sampled_from(WORDS), LEAVES, max_size=1)},
+    ),
+    max_size=2,
+)
+FRAMES = st.fixed_dictionaries(
+    {"columns": st.just(["a"]), "data": st.lists(st.lists(JSON, min_size=1, max_size=1), min_size=2, max_size=3)},
+    optional={"index": LISTS | LEAVES},
+)
+CHOICES = st.lists(st.fixed_dictionaries({"index": st.integers(0, 3), "text": LEAVES}), max_size=4)
+CALLED = LISTS | st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("instances", "predictions", "dataframe_records", "prompt"), LISTS | COLUMNS),
+        "inputs": LISTS | COLUMNS | TENSORS,
+        "outputs": LISTS | COLUMNS | TENSORS,
+        "dataframe_split": FRAMES,
+        "choices": CHOICES,
+        "model": JSON,
+    },
+)
+
+
+@pytest.mark.parametrize("protocol", [name for name in PROTOCOLS if name != "anthropic"])
+@given(raw=BODIES | CALLED.map(lambda value: json.dumps(value).encode()))
+def test_any_body_is_split_into_what_the_adapter_reads_of_each_row_or_not_at_all(protocol: str, raw: bytes) -> None:
+    adapter = adapter_for(protocol, batch=True)
+    splitter = Splitter(protocol, parse_bytes_max=10_000, rows_max=100)
+    for split, sides in (
+        (lambda: splitter.asked(raw, bytes_max=100_000).bodies, adapter.asked),
+        (lambda: splitter.answered(raw, 2, bytes_max=100_000), lambda document: adapter.answered(document, 2)),
+    ):
+        try:
+            bodies = split()
+        except Unsplit:
+            continue
+        whole = sides(parsed(raw, "body"))
+        one = adapter.asked if sides is adapter.asked else lambda document: adapter.answered(document, 1)
+        alone = [one(parsed(body, "body")) for body in bodies]
+        assert repr(alone) == repr([[side] for side in whole])

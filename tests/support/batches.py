@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from storage import frames, seal, watermark
 from storage.batch import Batch, BatchReader, BatchWriter, key_id
-from storage.entries import Draft, Part, decode, encode
+from storage.entries import Draft, Part, closes_call, decode, encode
 from storage.frames import salt_crc
 from storage.ids import Ids, b64, id_bytes
 from storage.merkle import Frontier, leaf_hash
@@ -128,7 +128,7 @@ class Shard:
     @property
     def closed(self) -> int:
         """Closing entries so far."""
-        return sum(decode(entry)["kind"] in ("decision", "call") for entry in self.entries)
+        return sum(closes_call(decode(entry)) for entry in self.entries)
 
     def heartbeat(self, *, closes: bool = False, **over: Any) -> Batch:
         """A batch with one heartbeat entry, which states the counters truthfully unless told otherwise."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from storage.durable import Syscalls
-from storage.entries import Draft, Part
+from storage.entries import Draft, Part, closes_call
 from storage.ids import uuid7
-from storage.journal import Appended, Journal, JournalLimits, PartKey
+from storage.journal import Appended, Journal, JournalLimits, PartKey, Row
 from storage.keys import JournalKeys, Keyring
 from storage.reading import Batch, SegmentTail
 from storage.segment import StoredPart
@@ -204,9 +204,31 @@ def check_whole(directory: Path, acknowledged: list[Appended]) -> list[dict[str,
     for batch in batches:
         assert batch.commit.counters.open >= 0
     last = batches[-1].commit.counters
-    assert last.closed == sum(1 for entry in entries if entry["kind"] in ("decision", "call"))
+    assert last.closed == sum(map(closes_call, entries))
+    check_rows(entries)
     assert last.lost == sum(entry["lost"] for entry in entries if entry["kind"] == "gap")
     return entries
+
+
+def check_rows(entries: list[dict[str, Any]]) -> None:
+    """The rows of each call are all there, the first one first, one behind the other."""
+    for at, entry in enumerate(entries):
+        call = entry.get("call") or {}
+        if entry["kind"] == "decision" and call.get("rows"):
+            first = at - call["row"]
+            same = [one["call"] for one in entries[first : first + call["rows"]]]
+            assert same == [{**call, "row": row} for row in range(call["rows"])]
+
+
+def rows_of(journal: Journal, count: int, size: int = 2) -> list[Row]:
+    """The rows of one call, each with a part under a key of its own."""
+    first, rows = new_id(), []
+    for row in range(count):
+        key = journal.new_key()
+        part, stored = key.sealer.seal("request", "application/json", os.urandom(size), 0)
+        call = {"request_id": first, "row": row, "rows": count}
+        rows.append(Row(draft(decision=None if row else first, parts=(part,), call=call), [stored], key))
+    return rows
 
 
 STREAM_MEDIA = "text/event-stream; charset=utf-8"

@@ -32,6 +32,10 @@ def write(folder: Path, tree: object) -> Path:
     return path
 
 
+ROWS = {**WHOLE["routes"][0], "batch": "rows"}
+V2 = "inputs[0].data[7]"
+
+
 def changed(*steps: str | int, value: object) -> dict:
     tree = yaml.safe_load(yaml.safe_dump(WHOLE))
     place = tree
@@ -146,7 +150,22 @@ def test_the_environment_overrides_the_file_and_changes_the_digest(tmp_path):
             changed("routes", 0, "redact", value={"headers": [{"name": "X-A", "how": "drop"}]}),
             "routes.0.redact.headers: X-A is not among the headers that are recorded",
         ),
-        (changed("routes", 0, "batch", value="rows"), "routes.mortgage.batch: rows is not served"),
+        (
+            {**changed("routes", 0, "batch", value="rows"), "gateway": {"rows_max": 1001}},
+            "gateway.rows_max: at most 1000 while routes.mortgage.batch is rows",
+        ),
+        (
+            changed("routes", 0, value={**ROWS, "redact": {"request": [{"path": "data[0].x", "how": "drop"}]}}),
+            "redact: data[0].x names one of many rows",
+        ),
+        (
+            changed(
+                "routes",
+                0,
+                value={**ROWS, "protocol": "inference-v2", "redact": {"request": [{"path": V2, "how": "drop"}]}},
+            ),
+            "names one of many rows",
+        ),
         (changed("storage", value={"profile": "server"}), "storage.url: profile server needs the address"),
         (changed("storage", value={"profile": "server", "url": "http://x", "password": "hunter2"}), "by reference"),
         ({"deployment": "demo"}, "routes: missing"),

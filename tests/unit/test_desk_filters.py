@@ -29,6 +29,8 @@ def who(*roles: str, matter: object = None, tenant: str = "t", subject: str = "a
         {**PERIOD, "label": "x" * 201},
         {**PERIOD, "label": "a\x00b"},
         {**PERIOD, "reference": "4711"},
+        {**PERIOD, "call": "4711"},
+        {"call": "4711"},
     ],
 )
 def test_a_list_needs_a_bounded_period_and_known_parameters(query):
@@ -36,6 +38,17 @@ def test_a_list_needs_a_bounded_period_and_known_parameters(query):
         parse(query, who("compliance"))
     assert "4711" not in refused.value.message  # what may be a customer's number is never repeated
     assert "jane" not in refused.value.message
+
+
+def test_the_rows_of_a_call_are_listed_by_its_id_which_says_when_it_was():
+    call = "01890a5d-ac96-774b-bcce-b302099a8057"
+    asked = parse({"call": call}, who("compliance"))
+    assert wanted(asked, "t").call == call
+    assert asked.from_ns < time_ns("2023-06-30") < time_ns("2023-07-01") < asked.to_ns
+    assert asked.to_ns - asked.from_ns == 8 * 86_400 * 10**9
+    narrowed = parse({"call": call, **PERIOD}, who("compliance"))
+    assert (narrowed.from_ns, narrowed.to_ns) == (time_ns("2026-01-01"), time_ns("2026-02-01"))
+    assert needed(asked)[0] is Right.LIST
 
 
 @pytest.mark.parametrize("text", ["0", "501", "-1", "1e3", "٣", "9999999999"])

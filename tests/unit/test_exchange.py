@@ -4,11 +4,12 @@ import pytest
 from config.route import Capture
 from gateway.proxy import exchange
 from gateway.proxy.errors import BadRequest
-from gateway.proxy.exchange import NOTHING, About, Answered, Asked, Caller, Capturing, Model, Terms
+from gateway.proxy.exchange import NOTHING, About, Answered, Asked, Caller, Capturing, Model, RowOf, Terms
 from storage.entries import encode, finish
 from storage.seal import Sealer
 
 DECISION = "01890a5d-ac96-774b-bcce-b302099a8057"
+OTHER = "01890a5d-ac96-774b-bcce-b302099a8058"
 
 
 def asked(**more) -> Asked:
@@ -72,6 +73,8 @@ def test_a_closing_entry_has_the_decisions_id_and_states_what_happened():
         ),
         ({}, {"redacted": {"response": {"withheld": "too_large"}, "request": {"paths": {'a."%b"': {"values": 1}}}}}),
         ({"record": "call"}, {"redacted": {}, "error": "upstream_cut"}),
+        ({"row_of": RowOf(DECISION, 6, 7, None), "decision": OTHER, "record": "call"}, {"redacted": {}}),
+        ({"row_of": RowOf(DECISION, 0, 1, None)}, {}),
         ({"caller": Caller(tenant="té%b", app='"', actor="app:\\")}, {"model": Model("m%", "7", None, "declared")}),
     ],
 )
@@ -84,6 +87,20 @@ def test_a_filled_form_is_byte_for_byte_what_encoding_gives(more, how, parts):
         line = closings.line(asked(**more), answered(**how), ts_ns=ts_ns, parts=sealed)
         draft = exchange.closing(asked(**more), answered(**how), ts_ns=ts_ns, parts=sealed, prev=())
         assert finish(line, seq=12, scope_seq=3) == encode(draft, origin="d/gateway-0/1", seq=12, scope_seq=3)
+
+
+def test_an_entry_for_a_whole_call_of_several_rows_says_why_and_fits_no_form():
+    unsplit = asked(row_of=RowOf(DECISION, 0, None, "too_many"))
+    assert exchange.Closings("d/g/1").line(unsplit, answered(), ts_ns=1, parts=()) is None
+    draft = exchange.closing(unsplit, answered(), ts_ns=1, parts=(), prev=())
+    assert draft.fields["call"] == {
+        "method": "POST",
+        "path": "/mortgage/predict",
+        "request_id": DECISION,
+        "row": 0,
+        "rows": None,
+        "unsplit": "too_many",
+    }
 
 
 def test_recorded_headers_fit_no_form():

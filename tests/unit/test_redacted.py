@@ -11,6 +11,7 @@ from gateway.desk.redaction import redaction
 from gateway.keeper.redacted import read
 from gateway.proxy.redact import Side
 from storage.protocols import Extractor, ExtractSpec
+from storage.protocols.splitting import Splitter
 
 REQUEST = {"case": "L-1", "person": "ann", "features": {"income": 10, "debt": 5, "note": "pay 4111111111111111"}}
 ANSWER = {"decision": "denied", "score": 0.25}
@@ -128,3 +129,15 @@ def test_the_desk_says_in_words_what_was_hidden_and_what_was_not_recorded():
     assert redaction({"response": {"unfinished_bytes": 7}}) == [
         "The answer ends in 7 bytes without an end, which were left out."
     ]
+
+
+def test_of_a_row_nothing_is_read_that_was_hidden_in_the_whole_call():
+    redact = {"request": [{"path": "[*].features.income", "how": "mask"}]}
+    entry, parts = recorded(redact, request=[REQUEST, REQUEST | {"case": "L-2"}], answer=[ANSWER, ANSWER])
+    splitter = Splitter("generic", parse_bytes_max=1 << 20, rows_max=10)
+    request = splitter.asked(parts["request"], bytes_max=1 << 20).bodies[1]
+    answer = splitter.answered(parts["response"], 2, bytes_max=1 << 20)[1]
+    declared = {name: getattr(SPEC, name) for name in type(SPEC).model_fields}
+    found = read(Extractor(ExtractSpec(batch=True, **declared)), entry, {"request": request, "response": answer})
+    assert (found.case, found.label, found.features) == ("L-2", "denied", None)
+    assert found.error == "features: redacted before recording"
