@@ -23,6 +23,7 @@ from storage.strictjson import parse
 from storage.trust import TrustPolicy
 
 CLAIMS: Final = ("integrity", "completeness", "freshness", "authenticity")
+UNTOLD: Final = "integrity does not hold: nothing else can be told"
 INTEGER_MAX: Final = (1 << 53) - 1
 
 
@@ -110,12 +111,15 @@ class _Check:
         self._policy = policy
         try:
             self._reader = BundleReader(path)
-            raw = self._reader.read(MANIFEST, bytes_max=MANIFEST_BYTES_MAX)
-            manifest = parse(raw)
         except Unverifiable as error:
             raise NotUnderstoodError(error.message) from error
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise NotUnderstoodError(f"not a bundle of the format {FORMAT}")
+        try:
+            manifest = parse(self._reader.read(MANIFEST, bytes_max=MANIFEST_BYTES_MAX))
+            if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+                _fail(f"not a bundle of the format {FORMAT}")
+        except Unverifiable as error:
+            self._reader.close()
+            raise NotUnderstoodError(error.message) from error
         self._manifest: dict[str, Any] = manifest
         self._content = _Content()
         self._unknown: list[str] = []
@@ -126,8 +130,12 @@ class _Check:
             integrity = self._integrity()
         except Unverifiable as error:
             integrity = BundleClaim("integrity", Verdict.FAIL, error.message)
-        finally:
-            entries = self._content.entries
+        entries = self._content.entries
+        if integrity.verdict is Verdict.FAIL:
+            self._reader.close()
+            return BundleReport(
+                (integrity, *(BundleClaim(name, Verdict.UNKNOWN, UNTOLD) for name in CLAIMS[1:])), entries
+            )
         completeness = self._guarded("completeness", self._completeness)
         freshness = self._guarded("freshness", self._freshness)
         authenticity = self._guarded("authenticity", self._authenticity)
@@ -330,7 +338,7 @@ class _Check:
             missing = next((number for number in range(low, high) if number not in there), None)
             if missing is not None:
                 _fail(f"{where}: entry {missing} of the scope is not here")
-        return Verdict.PASS, f"{len(scopes)} scopes, from heartbeat to heartbeat; of the ledgers named and no others"
+        return Verdict.PASS, f"held whole: {len(scopes)}, heartbeat to heartbeat; of the ledgers named, no others"
 
     def _bound(self, said: dict[str, Any], name: str, scope: tuple[str, str, str | None]) -> int:
         bound = said.get(name)

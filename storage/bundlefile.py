@@ -6,11 +6,13 @@ Written once, from front to back; read as a hostile file is read.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from struct import Struct
 from typing import Any, Final
 
 import orjson
@@ -27,6 +29,8 @@ _PIECE_BYTES: Final = 1 << 18
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # ZIP's own beginning: the same evidence makes the same bytes
 _ENCRYPTED: Final = 0x1
+_END: Final = Struct("<4sHHHHIIH")  # the end of the central directory (APPNOTE 4.3.16)
+_END_BYTES_MAX: Final = 22 + 65_535
 
 
 class BundleWriter:
@@ -80,10 +84,18 @@ class BundleReader:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise Unverifiable(f"not a ZIP file: {error}") from error
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        try:
+            self._check_all(path)
+        except Unverifiable:
+            self._zip.close()
+            raise
+
+    def _check_all(self, path: Path) -> None:
         members = self._zip.infolist()
+        _check_end(path, len(members))
         if len(members) > FILES_MAX:
             raise Unverifiable(f"{len(members)} files, more than {FILES_MAX}")
-        self.members: dict[str, zipfile.ZipInfo] = {}
         for member in members:
             self._check(member)
             self.members[member.filename] = member
@@ -146,3 +158,20 @@ class BundleReader:
             raise Unverifiable(f"{name} is encrypted")
         if member.extra and b"\x01\x00" in (member.extra[at : at + 2] for at in range(0, len(member.extra), 2)):
             raise Unverifiable(f"{name} uses ZIP64")
+
+
+def _check_end(path: Path, count: int) -> None:
+    """The directory lies right before its end record, that one ends the file, and both say the same."""
+    with path.open("rb") as file:
+        length = file.seek(0, io.SEEK_END)
+        file.seek(max(0, length - _END_BYTES_MAX))
+        tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < _END.size:
+        raise Unverifiable("not a ZIP file")
+    _, disk, start_disk, here, entries, size, start, comment = _END.unpack_from(tail, at)
+    end = length - len(tail) + at
+    if disk or start_disk or here != entries or entries == 0xFFFF or 0xFFFFFFFF in (size, start):
+        raise Unverifiable("a ZIP file of several parts, or ZIP64")
+    if end + _END.size + comment != length or start + size != end or entries != count:
+        raise Unverifiable("bytes that belong to no part of the ZIP file")

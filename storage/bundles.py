@@ -33,7 +33,6 @@ from storage.tiles import Tile
 ENTRIES_MAX: Final = 200_000  # of one bundle; more is several bundles
 PAGE_ROWS: Final = 2_000
 TILES_KEPT: Final = 4_096  # 32 MiB
-VERIFIERS: Final = ("verify_bundle.py", "verify_bundle.mjs", "verify.html")
 _COLUMNS: Final = (
     *("decision", "time", "kind", "tenant", "route", "app", "case", "subject", "status", "error", "model", "version"),
     *("mode", "state", "origin", "seq"),
@@ -358,7 +357,7 @@ class Bundler:
             "scopes": self._scopes,
         }
         writer.add("summary.txt", [_summary(manifest, self.made, wanted).encode()])
-        for name, raw in _verifiers().items():
+        for name, raw in verifiers().items():
             writer.add(f"verifiers/{name}", [raw])
         writer.finish(manifest)
 
@@ -420,11 +419,12 @@ class Bundler:
             yield part, open_part(Part.from_json(part), stored, dek, entry["origin"]), dek
 
 
-def _verifiers() -> dict[str, bytes]:
-    """The programs that come with a bundle, by name."""
+def verifiers() -> dict[str, bytes]:
+    """The programs that come with a bundle, by name; the page holds the script, so that it works without a network."""
     folder = resources.files("storage") / "verifiers"
-    files = {name: folder / name for name in VERIFIERS}
-    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+    program, script = (folder / "verify_bundle.py").read_bytes(), (folder / "verify_bundle.mjs").read_bytes()
+    page = (folder / "page.html").read_bytes().replace(b"/*VERIFY_BUNDLE_MJS*/", script)
+    return {"verify_bundle.py": program, "verify_bundle.mjs": script, "verify.html": page}
 
 
 def _reader(database: Database, origin: str, *, table: str | None = None) -> Callable[[Tile], bytes]:

@@ -58,6 +58,9 @@ def test_the_wheel_carries_sql_templates_static_files_and_examples(installed):
         "config/examples/*.yaml",
         "storage/README.md",
         "storage/py.typed",
+        "storage/verifiers/verify_bundle.py",
+        "storage/verifiers/verify_bundle.mjs",
+        "storage/verifiers/page.html",
     ):
         assert list(installed.glob(pattern)), pattern
 
