@@ -6,7 +6,9 @@ import orjson
 from aiohttp import web
 
 from gateway.desk.callers import CSRF_HEADER, Callers
-from gateway.desk.errors import RequestError
+from gateway.desk.errors import NotFoundError, RequestError
+from gateway.desk.evidence import EvidenceRequest
+from gateway.desk.exports import Exports
 from gateway.desk.service import Service
 from gateway.desk.sessions import Grant
 
@@ -24,9 +26,10 @@ def answered(document: Any, *, status: int = 200, headers: dict[str, str] | None
 class Api:
     """The handlers under /v1."""
 
-    def __init__(self, service: Service, callers: Callers) -> None:
+    def __init__(self, service: Service, callers: Callers, exports: Exports) -> None:
         self._service = service
         self._callers = callers
+        self._exports = exports
 
     def routes(self) -> list[web.RouteDef]:
         """Where the handlers stand."""
@@ -36,6 +39,9 @@ class Api:
             web.get("/v1/decisions", self.decisions),
             web.get("/v1/decisions/{id}", self.decision),
             web.get("/v1/decisions/{id}/proof", self.proof),
+            web.post("/v1/evidence", self.evidence),
+            web.get("/v1/evidence/{id}", self.export),
+            web.get("/v1/evidence/{id}/file", self.export_file),
         ]
 
     async def lookup(self, request: web.Request) -> web.Response:
@@ -88,6 +94,37 @@ class Api:
             )
         return answered(found)
 
+    async def evidence(self, request: web.Request) -> web.Response:
+        """`POST /v1/evidence` {purpose, ticket, and what for}: begins to make a bundle; 202 says where it will be."""
+        caller = await self._callers.of(request)
+        caller.check_form(request.headers.get(CSRF_HEADER))
+        given = await _document(request)
+        purpose, ticket = given.pop("purpose", ""), given.pop("ticket", None)
+        if not isinstance(purpose, str) or not (ticket is None or isinstance(ticket, str)):
+            raise RequestError("`purpose` and `ticket` are texts")
+        stated = self._service.grant(purpose, ticket)
+        wanted = await self._service.evidence(caller.viewer, EvidenceRequest.parse(given), stated=stated)
+        job = self._exports.start(caller.viewer, wanted).as_json()
+        return answered(job, status=202, headers={"Location": job["links"]["self"], "Retry-After": "1"})
+
+    async def export(self, request: web.Request) -> web.Response:
+        """`GET /v1/evidence/{id}`: how far it is."""
+        caller = await self._callers.of(request)
+        return answered(self._exports.find(caller.viewer, request.match_info["id"]).as_json())
+
+    async def export_file(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/evidence/{id}/file`: the bundle."""
+        caller = await self._callers.of(request)
+        job = self._exports.find(caller.viewer, request.match_info["id"])
+        if job.state != "ready":
+            raise NotFoundError("this bundle is not ready")
+        headers = {
+            "Content-Type": "application/zip",
+            "Content-Disposition": f'attachment; filename="evidence-{job.id[:12]}.zip"',
+            "Cache-Control": "no-store",
+        }
+        return web.FileResponse(job.path, headers=headers)
+
     def _stated(self, request: web.Request) -> Grant | None:
         purpose = request.headers.get(PURPOSE_HEADER)
         if purpose is None:
@@ -101,15 +138,23 @@ async def _object(request: web.Request, known: set[str]) -> dict[str, str]:
     Raises:
         RequestError: it is none; what was sent is not repeated, since it may hold a customer's reference.
     """
+    given = await _document(request)
+    if set(given) - known:
+        raise RequestError(f"the body is an object with {', '.join(sorted(known))}")
+    given = {name: value for name, value in given.items() if value is not None}
+    if not all(isinstance(value, str) for value in given.values()):
+        raise RequestError("every value in the body is a text")
+    return given
+
+
+async def _document(request: web.Request) -> dict[str, Any]:
+    """The JSON object of a request; RequestError where it is none."""
     if request.content_type != "application/json":
         raise RequestError("send a JSON object (Content-Type: application/json)", status=415)
     try:
         given = orjson.loads(await request.read())
     except orjson.JSONDecodeError:
         raise RequestError("the body is not JSON") from None
-    if not isinstance(given, dict) or set(given) - known:
-        raise RequestError(f"the body is an object with {', '.join(sorted(known))}")
-    given = {name: value for name, value in given.items() if value is not None}
-    if not all(isinstance(value, str) for value in given.values()):
-        raise RequestError("every value in the body is a text")
+    if not isinstance(given, dict):
+        raise RequestError("the body is a JSON object")
     return given

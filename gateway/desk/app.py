@@ -9,6 +9,7 @@ pattern instead of the address.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from traceback import extract_tb
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from gateway.desk.callers import Caller, Callers
 from gateway.desk.context import Context
 from gateway.desk.errors import PurposeRequiredError, RequestError, SigninRequiredError
 from gateway.desk.evidence import EvidenceRequest
+from gateway.desk.exports import Exports
 from gateway.desk.pages import Pages, is_ours
 from gateway.desk.reading import Reading
 from gateway.desk.roles import TRY_PURPOSE, viewer
@@ -33,7 +35,7 @@ from gateway.desk.trypages import TryPages
 from gateway.desk.views import Views
 from gateway.exposition import MEDIA, Scrapers, exposition
 from gateway.tokens import TokenError, Tokens
-from storage.bundles import Wanted
+from storage.bundles import Made, Tell, Wanted
 
 BODY_BYTES_MAX: Final = 64 * 1024  # forms and lookups; nothing large is ever sent here
 ASSETS_S: Final = 31_536_000  # their address changes with their content
@@ -76,13 +78,14 @@ class Desk:
         grants = Grants(life_s=session_s, now_ns=context.now_ns)
         reading = Reading(context)
         self._service = Service(context, reading, grants)
+        self._exports = Exports(context)
         self.web = web.Application(middlewares=[self._around], client_max_size=BODY_BYTES_MAX)
         self.web.on_response_prepare.append(_unnamed)
         names = tuple(route.name for route in settings.routes)
         home = "/try" if context.trying else "/"
         self.web.add_routes(
             [
-                *Api(self._service, self._callers).routes(),
+                *Api(self._service, self._callers, self._exports).routes(),
                 *Pages(self._service, self._callers, self._views, routes=names).routes(),
                 *SigninPages(
                     self._service, self._signins, self._callers, self._views, session_s=session_s, home=home
@@ -158,8 +161,13 @@ class Desk:
             who, EvidenceRequest.parse(asked), stated=self._service.grant(purpose, ticket)
         )
 
+    def bundle(self, wanted: Wanted, path: Path, tell: Tell) -> Made:
+        """Write the bundle that `evidence` allowed. Blocking; raises as the host's own."""
+        return self._context.bundle(wanted, path, tell)
+
     async def close(self) -> None:
         """End what runs in the background."""
+        await self._exports.close()
         await self._tokens.close()
 
     # ---- around every request

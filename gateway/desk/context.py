@@ -13,9 +13,11 @@ database, no journal and no key file, and it writes only through `record_access`
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from config.callers import Issuer
 from config.load import Configuration
+from storage.bundles import Made, Tell, Wanted
 from storage.clickhouse import Database
 
 
@@ -104,6 +106,8 @@ class Context:
     record_access: Callable[[Access], Awaitable[None]]
     open_parts: Callable[[bytes], Awaitable[Mapping[str, bytes]]]
     prove: Callable[[str, int], Awaitable[Proof | None]]
+    bundle: Callable[[Wanted, Path, Tell], Made]  # blocking: writes an evidence bundle
+    exports: Path  # where those lie that somebody is to fetch; empty at the start
     pseudonyms: Callable[[str, str, str], Sequence[str]]  # tenant, kind (case|subject), value → newest first
     job: Callable[[str], Job | None]
     problems: Callable[[], Sequence[str]]

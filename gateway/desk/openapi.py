@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from gateway.desk.evidence import PARTS
 from gateway.desk.filters import ROWS_DEFAULT, ROWS_MAX
 from gateway.desk.roles import PURPOSES
 
@@ -49,6 +50,15 @@ _ERRORS: Final = {
 
 _ANSWER: Final = _object(label=_MAYBE, direction={"enum": ["favourable", "adverse", None]}, error=_MAYBE)
 _SCHEMAS: Final[dict[str, Any]] = {
+    "Export": _object(
+        id=_TEXT,
+        state={"enum": ["making", "ready", "failed"]},
+        progress={"type": "object"},
+        made={"type": ["object", "null"]},
+        error={"type": ["object", "null"]},
+        expires=_TIME,
+        links={"type": "object"},
+    ),
     "Error": _object(error=_object(code=_TEXT, message=_TEXT, advice=_TEXT, request_id=_TEXT)),
     "Link": _object(
         kind={"enum": ["case", "subject", "decision"]}, pseudonym=_MAYBE, links=_object(self=_TEXT, page=_TEXT)
@@ -184,6 +194,38 @@ def _get(operation: str, summary: str, schema: str, parameters: list[Any], **mor
 
 
 _OPEN: Final[list[Any]] = []
+_EXPORT_ID: Final = {"name": "id", "in": "path", "required": True, "schema": _TEXT}
+_EVIDENCE: Final[dict[str, Any]] = {
+    "operationId": "evidence",
+    "summary": "Begin to make an evidence bundle; the look is on record before it begins",
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "purpose": {"enum": list(PURPOSES)},
+                        "ticket": _MAYBE,
+                        "decisions": _list(_UUID),
+                        "case": _MAYBE,
+                        "subject": _MAYBE,
+                        "route": _MAYBE,
+                        "from": _MAYBE,
+                        "to": _MAYBE,
+                        "everything": {"type": "boolean"},
+                        "parts": _list({"enum": list(PARTS)}),
+                    },
+                    "required": ["purpose"],
+                }
+            }
+        },
+    },
+    "responses": {
+        "202": _says("It is being made; see Location", "Export"),
+        **_errors(400, 401, 403, 404, 415, 428, 503),
+    },
+}
 DOCUMENT: Final[dict[str, Any]] = {
     "openapi": "3.1.0",
     "info": {
@@ -215,6 +257,19 @@ DOCUMENT: Final[dict[str, Any]] = {
             ],
             **{"202": _says("The log of logs does not hold a checkpoint over the entry yet; see Retry-After", "Proof")},
         ),
+        "/v1/evidence": {"post": _EVIDENCE},
+        "/v1/evidence/{id}": _get("export", "How far a bundle of yours is", "Export", [_EXPORT_ID]),
+        "/v1/evidence/{id}/file": {
+            "get": {
+                "operationId": "exportFile",
+                "summary": "The bundle, for an hour",
+                "parameters": [_EXPORT_ID],
+                "responses": {
+                    "200": {"description": "The bundle", "content": {"application/zip": {}}},
+                    **_errors(401, 403, 404),
+                },
+            }
+        },
         "/healthz": {
             "get": {
                 "operationId": "healthz",

@@ -23,7 +23,6 @@ from gateway.keeper.socket import Command, Lines
 from gateway.keeper.threads import Told
 from gateway.keeper.verifying import verify
 from gateway.keeper.writing import Writer
-from storage.bundles import Bundler
 from storage.errors import StorageError
 from storage.migrate import migrate
 from storage.receiptcheck import Standing
@@ -207,13 +206,7 @@ class Commands:
             purpose=_required(arguments, "purpose", str),
             ticket=_optional(arguments, "ticket", (str,)),
         )
-        bundler = Bundler(
-            self._parts.database,
-            self._parts.keyring,
-            deployment=self._parts.configuration.settings.deployment,
-            now_ns=time.time_ns(),
-        )
-        told = Told(lambda tell: bundler.make(wanted, out, tell=tell))
+        told = Told(lambda tell: self._open().desk.bundle(wanted, out, tell))
         try:
             async for line in told.lines():
                 yield line

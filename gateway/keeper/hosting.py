@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
@@ -16,11 +17,14 @@ from gateway.desk.app import Desk, create
 from gateway.desk.context import Access, Context, Job, Proof
 from gateway.keeper.opening import by_part, opened
 from gateway.keeper.writing import Content, Writer
-from storage import logproofs, proofs, queries
+from storage import durable, logproofs, proofs, queries
+from storage.bundles import Bundler, Made, Tell, Wanted
 from storage.clickhouse import Database
 from storage.entries import decode
 from storage.keys import Keyring
 from storage.segment import StoredPart, WrappedKey
+
+EXPORTS = "exports"  # under DATA: evidence bundles until they are fetched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,10 @@ class Host:
         issuers = settings.desk.issuers
         if settings.desk.development:
             issuers = (*issuers, development.issuer(self.configuration.data))
+        exports = self.configuration.data / EXPORTS
+        durable.make_directory(exports)
+        for left in exports.iterdir():  # by a process that is no more
+            left.unlink()
         return create(
             Context(
                 configuration=self.configuration,
@@ -47,6 +55,8 @@ class Host:
                 record_access=self.record_access,
                 open_parts=self.open_parts,
                 prove=self.prove,
+                bundle=self.bundle,
+                exports=exports,
                 pseudonyms=self.keyring.pseudonyms,
                 job=self.job,
                 problems=self.problems,
@@ -86,6 +96,12 @@ class Host:
     async def open_parts(self, entry: bytes) -> Mapping[str, bytes]:
         """The plaintext of an entry's parts by name, out of ClickHouse; a part whose key is gone is left out."""
         return await asyncio.to_thread(open_stored, self.database, self.keyring, entry)
+
+    def bundle(self, wanted: Wanted, path: Path, tell: Tell) -> Made:
+        """Write an evidence bundle. Blocking; raises as `Bundler.make`."""
+        deployment = self.configuration.settings.deployment
+        bundler = Bundler(self.database, self.keyring, deployment=deployment, now_ns=time.time_ns())
+        return bundler.make(wanted, path, tell=tell)
 
     async def prove(self, origin: str, seq: int) -> Proof | None:
         """The proof of one entry, verified before it is handed out; None while no checkpoint covers it."""

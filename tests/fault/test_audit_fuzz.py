@@ -95,11 +95,15 @@ def change_of(table: Table, row: tuple[Any, ...], chance: random.Random) -> tupl
     return f"{table.columns[at]}: {row[at]!r:.80} → {made[at]!r:.80}", tuple(made)
 
 
-def is_equivalent(table: Table, before: tuple[Any, ...], after: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> bool:
+def is_equivalent(
+    table: Table, before: tuple[Any, ...], after: tuple[Any, ...], rows: list[tuple[Any, ...]], *, journal: bool
+) -> bool:
     """Whether nothing that is stored says otherwise: an unauthenticated hint that contradicts nothing."""
     if before == after:
         return True
     changed = {name for name, one, another in zip(table.columns, before, after, strict=True) if one != another}
+    if changed == {"at"} and not journal:
+        return True  # where to look for a part or key, up to its entry: README, "What this does not show"
     if changed != {"month"}:
         return False
     if table.name == "parts":
@@ -129,7 +133,7 @@ def test_a_single_change_anywhere_is_a_finding_and_never_an_error(
         what, changed = change_of(table, row, chance)
         table.put([changed if one is row else one for one in rows])
         report = small.verify(journal=journal)
-        if report.exit_code != 1 and not is_equivalent(table, row, changed, rows):
+        if report.exit_code != 1 and not is_equivalent(table, row, changed, rows, journal=journal):
             unseen.append((number, table.name, row[0], what, report.exit_code))
         table.put(rows)
     assert not unseen, "\n".join(map(str, unseen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 import zipfile
@@ -13,9 +14,11 @@ from typing import Any
 import orjson
 import pytest
 import pytest_asyncio
+from aiohttp.test_utils import TestClient, TestServer
 
 from config.load import Configuration
 from gateway import development
+from gateway.desk import exports
 from gateway.keeper.commands import Commands
 from gateway.keeper.keeper import Keeper
 from gateway.keeper.socket import Listener, command
@@ -54,16 +57,21 @@ class Bank:
     def trust(self) -> TrustPolicy:
         return TrustPolicy.parse(self.policy)
 
-    async def ask(self, asked: dict[str, Any], *roles: str, **more: Any) -> dict[str, Any]:
-        matter = more.pop("matter", None)
-        token = development.sign(
+    def token(self, *roles: str, subject: str = "ann", tenant: str = "default", matter: str | None = None) -> str:
+        return development.sign(
             self.configuration.data,
-            subject="ann",
+            subject=subject,
             roles=list(roles) or ["compliance"],
-            tenant=more.pop("tenant", "default"),
+            tenant=tenant,
             expires_s=int(time.time()) + 600,
             matter=matter,
         )
+
+    def headers(self, *roles: str, subject: str = "ann") -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token(*roles, subject=subject)}"}
+
+    async def ask(self, asked: dict[str, Any], *roles: str, **more: Any) -> dict[str, Any]:
+        token = self.token(*roles, tenant=more.pop("tenant", "default"), matter=more.pop("matter", None))
         self.made += 1
         arguments = {"out": str(self.folder / f"{self.made}.zip"), "token": token, "asked": asked, "purpose": "audit"}
         lines = [one async for one in command(self.configuration.data, "bundle", arguments | more)]
@@ -193,6 +201,79 @@ async def test_each_bundle_leaves_an_access_entry(bank: Bank) -> None:
     looks = [look for (raw,) in found if (look := orjson.loads(raw))["action"] == "evidence"]
     assert any(look["decision"] == bank.decisions[4] and look["outcome"] == "granted" for look in looks)
     assert any(look["outcome"] == "refused" for look in looks)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(bank: Bank) -> AsyncIterator[TestClient[Any, Any]]:
+    made: TestClient[Any, Any] = TestClient(TestServer(bank.keeper.desk.web))
+    await made.start_server()
+    yield made
+    await made.close()
+
+
+async def _ready(client: TestClient[Any, Any], url: str, headers: dict[str, str]) -> dict[str, Any]:
+    async with asyncio.timeout(30):
+        while True:
+            job = await (await client.get(url, headers=headers)).json()
+            if job["state"] != "making":
+                return dict(job)
+            await asyncio.sleep(0.05)
+
+
+async def test_over_http_a_bundle_is_a_job_of_whoever_asked_and_of_nobody_else(
+    bank: Bank, client: TestClient[Any, Any], tmp_path: Path
+) -> None:
+    ann, ben = bank.headers("compliance"), bank.headers("compliance", subject="ben")
+    asked = {"decisions": bank.decisions[:2], "purpose": "audit"}
+    begun = await client.post("/v1/evidence", json=asked, headers=ann)
+    assert begun.status == 202
+    url = begun.headers["Location"]
+    job = await _ready(client, url, ann)
+    assert (job["state"], job["made"]["decisions"], job["error"]) == ("ready", 2, None)
+    for path in (url, job["links"]["file"]):
+        assert (await client.get(path, headers=ben)).status == 404
+        assert (await client.get(path)).status == 401
+    got = await client.get(job["links"]["file"], headers=ann)
+    assert (got.status, got.headers["Content-Type"]) == (200, "application/zip")
+    assert got.headers["Cache-Control"] == "no-store"
+    (tmp_path / "got.zip").write_bytes(await got.read())
+    assert verdicts(check_bundle(tmp_path / "got.zip", bank.trust)) == (PASS, UNKNOWN, PASS, PASS)
+    folder = bank.configuration.data / "exports"
+    assert oct(folder.stat().st_mode & 0o777) == "0o700"
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "roles", "refused"),
+    [
+        ({"decisions": []}, "compliance", (400, "request_invalid")),
+        ({"everything": True}, "compliance", (403, "role_forbidden")),
+        ({"everything": True}, "support", (403, "role_forbidden")),
+        ({"everything": True, "purpose": "curiosity"}, "auditor", (400, "purpose_unknown")),
+        ({"decisions": ["01a2f5a0-0000-7000-8000-000000000000"]}, "compliance", (404, "not_found")),
+        ({"everything": "yes"}, "auditor", (400, "request_invalid")),
+        ({"everything": True, "ticket": 7}, "auditor", (400, "request_invalid")),
+    ],
+)
+async def test_over_http_what_cannot_be_asked_for_begins_nothing(
+    bank: Bank, client: TestClient[Any, Any], asked: dict[str, Any], roles: str, refused: tuple[int, str]
+) -> None:
+    answer = await client.post("/v1/evidence", json={"purpose": "audit"} | asked, headers=bank.headers(roles))
+    assert (answer.status, (await answer.json())["error"]["code"]) == refused
+
+
+async def test_over_http_only_so_many_bundles_are_made_at_once_and_lie_here(
+    bank: Bank, client: TestClient[Any, Any]
+) -> None:
+    headers = bank.headers("auditor")
+    outcomes = []
+    for _ in range(exports.KEPT_MAX + 3):
+        answer = await client.post("/v1/evidence", json={"everything": True, "purpose": "audit"}, headers=headers)
+        outcomes.append(answer.status)
+        if answer.status == 202 and len(outcomes) > 6:
+            await _ready(client, answer.headers["Location"], headers)
+    assert outcomes.count(202) <= exports.KEPT_MAX
+    assert set(outcomes) == {202, 503}
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:

@@ -507,12 +507,16 @@ async def running(
     async def prove(origin: str, seq: int) -> Proof | None:
         return await asyncio.to_thread(_proof, records, origin, seq)
 
+    exports = tmp_path / "exports"
+    exports.mkdir(exist_ok=True)
     context = Context(
         configuration=loaded,
         database=records.database,
         record_access=host.record_access,
         open_parts=host.open_parts,
         prove=prove,
+        bundle=host.bundle,
+        exports=exports,
         pseudonyms=records.keyring.pseudonyms,
         job=jobs.get,
         problems=lambda: problems,
