@@ -27,6 +27,7 @@ from storage.bundlecheck import CLAIMS, BundleReport, check_bundle
 from storage.findings import Verdict
 from storage.keys import Keyring
 from storage.trust import TrustPolicy
+from tests.support.forgeries import members_of
 from tests.support.keeping import ROUTE, Gateway, kept, until, written
 from tests.support.loans import Loans
 from tests.support.witness import Witness
@@ -416,7 +417,7 @@ async def test_every_forgery_is_found_whatever_the_manifest_says(
     assert check_bundle(untouched, bank.trust).exit_code == 0
 
 
-@pytest.mark.parametrize("at", range(0, 100, 7))
+@pytest.mark.parametrize("at", range(0, 100, 4))
 async def test_bytes_flipped_anywhere_never_pass_for_the_same_evidence(
     bank: Bank, full: Path, tmp_path: Path, at: int
 ) -> None:
@@ -424,7 +425,8 @@ async def test_bytes_flipped_anywhere_never_pass_for_the_same_evidence(
     raw[len(raw) * at // 100] ^= 0x10
     (tmp_path / "flipped.zip").write_bytes(raw)
     report = check_bundle(tmp_path / "flipped.zip", bank.trust)
-    assert report.exit_code in (1, 2)
+    if report.exit_code == 0:  # a date or a mode in the container, of which nothing is claimed
+        assert members_of(bytes(raw)) == members_of(full.read_bytes())
 
 
 @pytest.mark.parametrize(
