@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 import orjson
 
+from storage import durable
 from storage.errors import Unverifiable
 
 FORMAT: Final = "answerable/bundle/v1"
@@ -38,7 +40,7 @@ class BundleWriter:
 
     def __init__(self, path: Path) -> None:
         """The file must not be there yet (FileExistsError)."""
-        self._file = path.open("xb")
+        self._file = os.fdopen(durable.new_private(path), "wb")
         self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED, allowZip64=False)
         self._files: dict[str, dict[str, object]] = {}
 

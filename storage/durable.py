@@ -255,3 +255,8 @@ def _sync_directory(path: Path, calls: Syscalls) -> None:
         calls.fsync(fd)
     finally:
         os.close(fd)
+
+
+def new_private(path: Path) -> int:
+    """A descriptor of a new file that nobody else may read; FileExistsError where there is one."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

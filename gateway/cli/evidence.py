@@ -13,6 +13,7 @@ from gateway.cli.asking import TOKEN_VARIABLE, ask, token
 from gateway.cli.options import ConfigOption, DataOption, configuration
 
 _COLOURS = {"PASS": "green", "FAIL": "red", "UNKNOWN": "yellow"}
+SHOWN = 5  # of each sort of finding
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 
 
@@ -80,6 +81,46 @@ def bundle(
     for sentence in made["incomplete"]:
         typer.echo(f"not shown to be complete: {sentence}")
     typer.echo(f"check it: answerable verify --bundle {out} --trust policy.json")
+
+
+def reconcile(
+    books: Annotated[Path, typer.Argument(help="Your own list of cases: CSV in UTF-8, with a header.")],
+    *,
+    case: Annotated[str, typer.Option(help="The column that holds the case, as applications name it.")],
+    purpose: Annotated[str, typer.Option(help="Why you compare; it stands on the access entry.")],
+    disposition: Annotated[str | None, typer.Option(help="The column that says what the business did.")] = None,
+    favourable: Annotated[list[str] | None, typer.Option(help="What stands there for a favourable outcome.")] = None,
+    adverse: Annotated[list[str] | None, typer.Option(help="… and for an adverse one.")] = None,
+    route: Annotated[str | None, typer.Option(help="Only decisions of this route.")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="A date or time, ISO 8601, UTC.")] = None,
+    to: Annotated[str | None, typer.Option(help="The end, without it.")] = None,
+    delimiter: Annotated[str, typer.Option(help="Between cells.")] = ",",
+    out: Annotated[Path | None, typer.Option(help="Write every finding here, as CSV.")] = None,
+    ticket: Annotated[str | None, typer.Option(help="The ticket you work on.")] = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold your own list of cases against the decisions on record: exit 0 all agree, 1 something differs."""
+    arguments: dict[str, Any] = {"file": str(books.absolute()), "case": case, "token": _bearer("compliance")}
+    arguments |= {"purpose": purpose, "disposition": disposition, "favourable": favourable, "adverse": adverse}
+    arguments |= {"route": route, "from": from_, "to": to, "delimiter": delimiter, "ticket": ticket}
+    arguments["out"] = None if out is None else str(out.absolute())
+    answer = ask(configuration(config, data), "reconcile", arguments)
+    result = answer["result"]
+    if as_json:
+        typer.echo(orjson.dumps(result))
+        raise typer.Exit(answer["exit"])
+    typer.echo(f"{result['listed']:,} cases listed, {result['decisions']:,} decisions, {result['matched']:,} matched")
+    for finding, count in result["counts"].items():
+        if not count:
+            continue
+        typer.echo(f"{count:,} of {finding.replace('_', ' ')}")
+        for one in result["shown"][finding][:SHOWN]:
+            typer.echo("    " + ", ".join(f"{name} {value}" for name, value in one.items() if name != "finding"))
+    typer.echo(f"list {result['list_sha256']}")
+    typer.echo("all agree" if answer["exit"] == 0 else "DIFFERENCES")
+    raise typer.Exit(answer["exit"])
 
 
 def _sentences(result: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from gateway.desk.context import Context
 from gateway.desk.errors import PurposeRequiredError, RequestError, SigninRequiredError
 from gateway.desk.evidence import EvidenceRequest
 from gateway.desk.exports import Exports
+from gateway.desk.filters import Filter
 from gateway.desk.pages import Pages, is_ours
 from gateway.desk.reading import Reading
 from gateway.desk.roles import TRY_PURPOSE, viewer
@@ -160,6 +161,18 @@ class Desk:
         return await self._service.evidence(
             who, EvidenceRequest.parse(asked), stated=self._service.grant(purpose, ticket)
         )
+
+    async def reconciliation(
+        self, bearer: str, *, route: str | None, span: tuple[int, int], purpose: str, ticket: str | None
+    ) -> tuple[str, Filter]:
+        """Tenant and decisions that a list may be held against, for the command `reconcile`; the look is on record.
+
+        Raises:
+            AnswerableError: the token or its roles do not allow it.
+        """
+        who = await self._callers.bearer(bearer)
+        stated = self._service.grant(purpose, ticket)
+        return await self._service.reconciliation(who, route=route, span=span, stated=stated)
 
     def bundle(self, wanted: Wanted, path: Path, tell: Tell) -> Made:
         """Write the bundle that `evidence` allowed. Blocking; raises as the host's own."""

@@ -59,7 +59,7 @@ class Access:
     tenant: str
     actor: str  # "<issuer>|<subject>"
     role: str  # the roles, comma between them
-    action: str  # lookup, case, decisions, decision, proof, entries, evidence, try
+    action: str  # lookup, case, decisions, decision, proof, entries, evidence, reconcile, try
     purpose: str  # one of gateway.desk.roles.PURPOSES
     ticket: str | None
     outcome: Outcome

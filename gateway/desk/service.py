@@ -249,6 +249,24 @@ class Service:
             await look.granted(rows=len(wanted.decisions))
         return wanted
 
+    async def reconciliation(
+        self, viewer: Viewer, *, route: str | None, span: tuple[int, int], stated: Grant
+    ) -> tuple[str, Filter]:
+        """The tenant whose decisions a list may be held against, and which of them; the look is on record on return.
+
+        Raises:
+            ForbiddenError, NotFoundError: as `decisions`.
+        """
+        asked = Filter(from_ns=span[0], to_ns=span[1], routes=None if route is None else (route,))
+        look = Look(self._context.record_access, viewer, "reconcile", stated)
+        look.about(route=route, filter_digest=asked.digest)
+        async with look:
+            viewer.require(Right.LIST)
+            viewer.require(Right.LOOKUP)  # it joins the customers' own references with decisions
+            asked = filters.narrowed(asked, viewer)
+            await look.granted(rows=0)
+        return viewer.tenant, asked
+
     async def _wanted(self, viewer: Viewer, asked: EvidenceRequest) -> Wanted:
         if asked.everything:
             viewer.require(Right.ENTRIES)

@@ -7,28 +7,33 @@ person's data takes a desk token and goes the desk's way, access entry included.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from config.errors import AnswerableError
+from gateway.desk.roles import time_ns
 from gateway.keeper import counting, health
 from gateway.keeper.keeper import Keeper
 from gateway.keeper.lifecycle import register
 from gateway.keeper.parts import Parts
 from gateway.keeper.receiptcheck import check_receipt
+from gateway.keeper.reconciling import Books, Reconciled, Reconciliation
 from gateway.keeper.settling import Target
 from gateway.keeper.socket import Command, Lines
-from gateway.keeper.threads import Told
+from gateway.keeper.threads import Tell, Told
 from gateway.keeper.verifying import verify
 from gateway.keeper.writing import Writer
+from storage import durable
 from storage.errors import StorageError
 from storage.migrate import migrate
+from storage.queries import EVER, Span
 from storage.receiptcheck import Standing
 from storage.trust import TrustPolicy
 
-NEEDS_JOURNAL: Final = frozenset({"bundle", "models-register", "why"})
+NEEDS_JOURNAL: Final = frozenset({"bundle", "models-register", "reconcile", "why"})
 NEEDS_LOOPS: Final = frozenset({"settle", "status"})
 SETTLE_TIMEOUT_S: Final = 600.0
 TELL_EVERY_S: Final = 0.2
@@ -69,6 +74,7 @@ class Commands:
             "models-register": self.models_register,
             "rebuild": self.rebuild,
             "receipt-check": self.receipt_check,
+            "reconcile": self.reconcile,
             "settle": self.settle,
             "signin-code": self.signin_code,
             "status": self.status,
@@ -218,6 +224,42 @@ class Commands:
             ) from error
         yield {"result": told.result.as_json(), "exit": 0}
 
+    async def reconcile(self, arguments: Mapping[str, Any]) -> Lines:
+        """Hold a list of cases against the decisions on record; exit 0 all agree, 1 something differs."""
+        path, out = Path(_required(arguments, "file", str)), _optional(arguments, "out", (str,))
+        books = Books(
+            path=path,
+            case=_required(arguments, "case", str),
+            disposition=_optional(arguments, "disposition", (str,)),
+            favourable=frozenset(_optional(arguments, "favourable", (list,)) or ()),
+            adverse=frozenset(_optional(arguments, "adverse", (list,)) or ()),
+            delimiter=_optional(arguments, "delimiter", (str,)) or ",",
+        )
+        if len(books.delimiter) != 1:
+            raise ArgumentError("`delimiter` is one character")
+        tenant, wanted = await self._open().desk.reconciliation(
+            _required(arguments, "token", str),
+            route=_optional(arguments, "route", (str,)),
+            span=_span(arguments),
+            purpose=_required(arguments, "purpose", str),
+            ticket=_optional(arguments, "ticket", (str,)),
+        )
+        run = Reconciliation(
+            self._parts.database,
+            tenant=tenant,
+            pseudonyms=lambda case: self._parts.keyring.pseudonyms(tenant, "case", case),
+            span=Span(wanted.from_ns, wanted.to_ns),
+            routes=wanted.routes or (),
+        )
+        told = Told(lambda tell: _reported(run, books, out, tell))
+        try:
+            async for line in told.lines():
+                yield line
+        except OSError as error:
+            advice = "Name a new file in a folder of yours."
+            raise AnswerableError(f"{out}: {error.strerror or error}", code="out_unwritable", advice=advice) from error
+        yield {"result": told.result.as_json(), "exit": int(not told.result.agrees)}
+
     async def signin_code(self, arguments: Mapping[str, Any]) -> Lines:
         """A link to the desk that signs in once; only where the configuration says that this is for development."""
         desk = self._parts.configuration.settings.desk
@@ -287,3 +329,26 @@ def _optional(arguments: Mapping[str, Any], name: str, kinds: Sequence[type]) ->
     if value is not None and (not isinstance(value, tuple(kinds)) or isinstance(value, bool)):
         raise ArgumentError(f"`{name}` is not a {kinds[0].__name__}")
     return value
+
+
+def _span(arguments: Mapping[str, Any]) -> tuple[int, int]:
+    """`from` and `to` as Unix nanoseconds; what is not said is open."""
+    bounds = [EVER.low, EVER.high]
+    for at, name in enumerate(("from", "to")):
+        text = _optional(arguments, name, (str,))
+        if text is None:
+            continue
+        moment = time_ns(text)
+        if moment is None:
+            raise ArgumentError(f"`{name}` is a date or a time (ISO 8601)")
+        bounds[at] = moment
+    if bounds[0] >= bounds[1]:
+        raise ArgumentError("`from` is not before `to`")
+    return bounds[0], bounds[1]
+
+
+def _reported(run: Reconciliation, books: Books, out: str | None, tell: Tell) -> Reconciled:
+    if out is None:
+        return run.run(books, None, tell)
+    with os.fdopen(durable.new_private(Path(out)), "w", encoding="utf-8", newline="") as report:
+        return run.run(books, report, tell)
