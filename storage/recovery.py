@@ -7,6 +7,7 @@ new epoch begins; nothing is ever cut in the middle. Counters: invariant 3, acce
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +27,7 @@ Scope = tuple[str, str | None]
 TORN = "torn"  # directory of what was cut off
 _UNMARKED = "unmarked"  # in the name of what was cut off while no watermark told what had been durable
 _PIECE_BYTES = 1024 * 1024
+_SEGMENT = re.compile(r"[0-9]{20}\.jrn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,8 +316,8 @@ def mark_recorded(cuts: list[Cut], calls: durable.Syscalls) -> None:
 
 
 def segments_of(directory: Path) -> list[int]:
-    """The first sequence numbers of the segments in a directory, in order."""
-    return sorted(int(path.stem) for path in directory.glob("*.jrn") if path.stem.isdigit())
+    """The first sequence numbers of the segments in a directory, in order; a file of another name is none."""
+    return sorted(int(path.stem) for path in directory.glob("*.jrn") if _SEGMENT.fullmatch(path.name))
 
 
 def epoch_of(origin: str) -> int:

@@ -541,3 +541,15 @@ async def test_a_failure_of_any_call_at_any_time_loses_nothing_acknowledged(
         assert again.counters.accepted == accepted
         await again.close()
         check_whole(at, acknowledged)
+
+
+async def test_a_file_that_is_no_segment_by_its_name_is_left_alone(directory: Path, keys: JournalKeys) -> None:
+    journal = await open_journal(directory, keys)
+    await journal.append(draft())
+    await journal.close()
+    for name in ("²", "7", "\u0661" * 20, "0" * 19, "0" * 20 + "\n"):
+        (directory / f"{name}.jrn").write_bytes(b"")
+    assert recovery.segments_of(directory) == [0]
+    again = await open_journal(directory, keys)
+    await again.append(draft())
+    await again.close()

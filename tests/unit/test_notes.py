@@ -118,6 +118,7 @@ ROOT = CHECKPOINT.text().split("\n")[2]
         f"{NAME}\n-7\n{ROOT}\n",
         f"{NAME}\n+7\n{ROOT}\n",
         f"{NAME}\n7 \n{ROOT}\n",
+        f"{NAME}\n{'9' * 5000}\n{ROOT}\n",
         f"{NAME}\n\u0667\n{ROOT}\n",
         f"{NAME}\n9223372036854775808\n{ROOT}\n",
         f"{NAME}\n7\n{ROOT}\nextension\n",
@@ -132,6 +133,15 @@ ROOT = CHECKPOINT.text().split("\n")[2]
 def test_what_is_no_checkpoint_is_refused(bad: str) -> None:
     with pytest.raises(Unverifiable):
         notes.parse_checkpoint(bad)
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "12\n", "\n12", "12\r\n", " 12", "12 ", "012", "1_2", "+12", "\u0661\u0662", "²", "9" * 19]
+)
+def test_a_number_has_one_spelling_and_ends_where_its_text_ends(bad: str) -> None:
+    with pytest.raises(Unverifiable):
+        notes.number(bad)
+    assert [notes.number(good) for good in ("0", "12", str(2**63 - 1))] == [0, 12, 2**63 - 1]
 
 
 def test_an_empty_tree_has_size_nought() -> None:

@@ -82,6 +82,8 @@ def test_a_receipt_has_one_spelling() -> None:
     broken.append(" ".join([*fields[:6], "", *fields[7:]]))
     broken.append(" ".join([*fields[:9], fields[9][:-2], fields[10]]))
     broken.append(good.replace(" 11 ", " " + "9" * 30 + " ", 1))
+    broken += [good.replace(" 11 ", f" {odd} ", 1) for odd in ("11\n", "9" * 5000, "²", "\u0661")]
+    broken += [good + "\n", good.replace(" ", "\n", 1)]
     for text in broken:
         with pytest.raises(Unverifiable):
             receipts.parse(text)
