@@ -32,6 +32,7 @@ from storage.tiles import Tile
 
 ENTRIES_MAX: Final = 200_000  # of one bundle; more is several bundles
 PAGE_ROWS: Final = 2_000
+DECISIONS_AT_ONCE: Final = 200  # looked for in one statement
 TILES_KEPT: Final = 4_096  # 32 MiB
 _COLUMNS: Final = (
     *("decision", "time", "kind", "tenant", "route", "app", "case", "subject", "status", "error", "model", "version"),
@@ -184,8 +185,9 @@ class Bundler:
     # --- which entries ------------------------------------------------------------------------------------------
 
     def _gather(self, wanted: Wanted) -> None:
-        for identifier in wanted.decisions:
-            for row in queries.entries_about_decision(self._database, identifier):
+        for at in range(0, len(wanted.decisions), DECISIONS_AT_ONCE):
+            some = wanted.decisions[at : at + DECISIONS_AT_ONCE]
+            for row in queries.entries_about_decisions(self._database, some):
                 if row.kind != "access":  # who looked at it is about them, not about the decision
                     self._take(row.origin, row.seq, row.entry)
                 if row.kind in ("decision", "call"):

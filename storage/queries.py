@@ -51,6 +51,7 @@ __all__ = [
     "counts_by_state",
     "decision",
     "entries_about_decision",
+    "entries_about_decisions",
     "entry",
     "entry_of_decision",
     "explanations",
@@ -233,6 +234,22 @@ def entries_about_decision(database: Database, identifier: str, *, limit: int = 
     """Every entry that names this decision, oldest first: begin, decision, explanations, accesses."""
     parameters = {"decision": identifier, "low": _around(identifier)["low"], "limit": limit}
     return [_made(EntryRow, row) for row in _ask(database, "entries_about_decision", parameters)]
+
+
+def entries_about_decisions(database: Database, identifiers: Sequence[str]) -> list[EntryRow]:
+    """The same of several decisions at once, by origin and number.
+
+    Raises:
+        QueryError: they are more than a page of content may be; ask for fewer.
+    """
+    if not identifiers:
+        return []
+    low = min(_around(identifier)["low"] for identifier in identifiers)
+    parameters = {"decisions": list(identifiers), "low": low, "limit": CONTENT.rows_max}
+    found = _ask(database, "entries_about_decisions", parameters, caps=CONTENT)
+    if len(found) >= CONTENT.rows_max:
+        raise QueryError(f"{len(found)} entries about {len(identifiers)} decisions", advice="Ask for fewer decisions.")
+    return [_made(EntryRow, row) for row in found]
 
 
 def latest_entries(

@@ -116,6 +116,13 @@ WHERE decision = {decision:UUID} AND ts >= fromUnixTimestamp64Nano({low:Int64}, 
 ORDER BY ts, origin, seq
 LIMIT {limit:UInt32}
 
+-- name: entries_about_decisions
+SELECT origin, seq, id, kind, ts, entry, leaf
+FROM entries
+WHERE decision IN {decisions:Array(UUID)} AND ts >= fromUnixTimestamp64Nano({low:Int64}, 'UTC')
+ORDER BY origin, seq
+LIMIT {limit:UInt32}
+
 -- name: latest_entries
 SELECT origin, seq, id, kind, ts, entry, leaf
 FROM entries

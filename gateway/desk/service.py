@@ -280,16 +280,20 @@ class Service:
             if not (viewer.sees(asked.route, low_ns) and viewer.sees(asked.route, high_ns - 1)):
                 raise NotFoundError("that route and period are not in your scope")
             scopes = [Scope(tenant=viewer.tenant, route=asked.route, low_ns=low_ns, high_ns=high_ns)]
-        decisions = [await self._visible(viewer, identifier) for identifier in asked.decisions]
+        decisions = await self._visible(viewer, asked.decisions)
         for kind, reference in asked.references:
             decisions += await self._of(viewer, kind, reference)
         return Wanted(asked=asked.told, decisions=tuple(dict.fromkeys(decisions)), scopes=scopes, parts=asked.parts)
 
-    async def _visible(self, viewer: Viewer, identifier: str) -> str:
-        found = await self._reading.decision(viewer.tenant, filters.decision_id(identifier))
-        if found is None or not viewer.sees(found.route or "", found.ts_ns):
-            raise NotFoundError("no such decision in your scope")
-        return found.id
+    async def _visible(self, viewer: Viewer, asked: Sequence[str]) -> list[str]:
+        """The decisions of these ids; NotFoundError unless each is there and in the viewer's scope."""
+        identifiers = [filters.decision_id(each) for each in asked]
+        for at in range(0, len(identifiers), CASE_ROWS_MAX):
+            some = identifiers[at : at + CASE_ROWS_MAX]
+            seen = await self._reading.within(viewer.tenant, self._all(viewer), some)
+            if not seen.issuperset(some):
+                raise NotFoundError("no such decision in your scope")
+        return identifiers
 
     async def _of(self, viewer: Viewer, kind: str, reference: str) -> list[str]:
         """The decisions of a case or person, by the customer's own reference, under every pepper there was."""
