@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from storage import cosignatures, logleaves, merkle, notes
+from storage import cosignatures, merkle, notes
 from storage.bundlefile import FORMAT, MANIFEST, MANIFEST_BYTES_MAX, BundleReader
 from storage.errors import Unverifiable
 from storage.findings import Verdict
@@ -194,6 +194,8 @@ class _Check:
             if type(whole) is not bool:
                 _fail(f"{name}: whole is true or false")
             origins[name] = _Origin(name, head.size, head.root, note, whole)
+        if not origins:
+            _fail("there is no entry here")
         return origins
 
     def _entries(self, origins: Mapping[str, _Origin]) -> None:
@@ -249,8 +251,9 @@ class _Check:
 
     def _note(self, said: dict[str, Any], name: str, seq: int, claimed: set[tuple[str, str, str | None]]) -> None:
         content = self._content
-        scope = (name, said.get("tenant"), said.get("route"))
-        if scope in claimed:
+        tenant, route = said.get("tenant"), said.get("route")
+        scope = (name, tenant, route) if isinstance(tenant, str) and isinstance(route, str | None) else None
+        if scope is not None and scope in claimed:
             content.counted.setdefault(scope, set()).add(_integer(said, "scope_seq"))
         if said.get("kind") == "heartbeat" and isinstance(said.get("scopes"), list):
             content.beats[name, seq] = said["scopes"]
@@ -272,11 +275,7 @@ class _Check:
         for said in leaves:
             origin = origins[said["origin"]]
             raw, index = _text(said, "leaf").encode(), _integer(said, "index")
-            parse(raw)
-            leaf = logleaves.parse(raw, log=name)
-            stated = (leaf.kind, leaf.shard, leaf.n, str(leaf.said.get("note")).encode())
-            if stated != ("checkpoint", origin.name, index, origin.note):
-                _fail(f"{origin.name}: the leaf of the log of logs is about something else")
+            _check_leaf(parse(raw), name, index, origin)
             path = [_hash(node) for node in _list(said, "path", of=str)]
             merkle.verify_inclusion(merkle.leaf_hash(raw), index=index, size=head.size, path=path, root=head.root)
         self._head = note
@@ -302,7 +301,10 @@ class _Check:
         found = [
             part
             for part in stated
-            if isinstance(part, dict) and (part.get("name"), part.get("index")) == (said["name"], said["index"])
+            if isinstance(part, dict)
+            and part.get("name") == said["name"]
+            and type(part.get("index")) is int
+            and part["index"] == said["index"]
         ]
         if len(found) != 1:
             _fail(f"{where}: the entry states no such part")
@@ -347,7 +349,8 @@ class _Check:
         if not isinstance(bound, dict):
             _fail(f"{scope[0]}: {name} names no heartbeat")
         seq, count = _integer(bound, "seq"), _integer(bound, "n")
-        if [scope[1], scope[2], count] not in self._content.beats.get((scope[0], seq), []):
+        stated = self._content.beats.get((scope[0], seq), [])
+        if not any(_states(one, scope, count) for one in stated):
             _fail(f"{scope[0]}, {seq}: no heartbeat that states {count} entries of {scope[1]}, {scope[2]}")
         return count
 
@@ -363,8 +366,8 @@ class _Check:
         times = sorted(self._cosigned().values())
         if len(times) < policy.quorum:
             return Verdict.UNKNOWN, f"{len(times)} of your witnesses cosigned, {policy.quorum} are asked for"
-        when = datetime.fromtimestamp(times[policy.quorum - 1], UTC)
-        return Verdict.PASS, f"existed at {when:%Y-%m-%d %H:%M:%S} UTC, say {policy.quorum} of your witnesses"
+        when = _moment(times[policy.quorum - 1])
+        return Verdict.PASS, f"existed at {when}, say {policy.quorum} of your witnesses"
 
     def _authenticity(self) -> tuple[Verdict, str]:
         policy = self._policy
@@ -380,6 +383,30 @@ class _Check:
         if len(found) < policy.quorum:
             _fail(f"{len(found)} of your witnesses cosigned, {policy.quorum} are asked for")
         return Verdict.PASS, f"signed by the key you trust; cosigned by {', '.join(sorted(found)) or 'nobody'}"
+
+
+def _check_leaf(said: Any, log: str, index: int, origin: _Origin) -> None:
+    """It is the leaf `index` of `log`, and holds the checkpoint of `origin`; the rest of it is not looked at."""
+    if not isinstance(said, dict) or (_integer(said, "v"), _integer(said, "n")) != (1, index):
+        _fail(f"{origin.name}: no leaf {index} of the log of logs")
+    if tuple(_text(said, each) for each in ("log", "kind", "origin")) != (log, "checkpoint", origin.name):
+        _fail(f"{origin.name}: the leaf of the log of logs is about something else")
+    if _text(said, "note").encode() != origin.note or _integer(said, "size") != origin.size:
+        _fail(f"{origin.name}: the leaf of the log of logs holds another checkpoint")
+
+
+def _states(stated: Any, scope: tuple[str, str, str | None], count: int) -> bool:
+    """Whether one of a heartbeat's scopes is this one, with so many entries."""
+    if not isinstance(stated, list) or len(stated) != 3 or type(stated[2]) is not int:
+        return False
+    return (stated[0], stated[1], stated[2]) == (*scope[1:], count)
+
+
+def _moment(second: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):  # a witness may state any time
+        return f"second {second} since 1970"
 
 
 def _fail(text: str) -> NoReturn:

@@ -13,10 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from storage import notes
+from storage import ed25519, notes
 from storage.errors import Unverifiable
 from storage.notes import Signature
 
@@ -52,7 +49,8 @@ def parse_witness(key: str) -> Witness:
     name, _, rest = key.partition("+")
     identity, _, encoded = rest.partition("+")
     raw = notes.unspell(encoded)
-    if not name or len(raw) != 33 or raw[:1] != TYPE:
+    notes.check_name(name)
+    if len(raw) != 33 or raw[:1] != TYPE:
         raise Unverifiable(f"not an Ed25519 cosigner's verifier key: {key[:120]!r}")
     witness = Witness(name=name, public=raw[1:])
     if witness.key_id.hex() != identity:
@@ -74,10 +72,9 @@ def verify(text: str, line: Signature, witness: Witness) -> int:
     if not 0 < time_s <= _TIME_MAX:
         raise Unverifiable(f"a cosignature by {witness.name} without a time")
     signed = f"cosignature/v1\ntime {time_s}\n{text}".encode()
-    try:
-        Ed25519PublicKey.from_public_bytes(witness.public).verify(line.signature[8:], signed)
-    except InvalidSignature as error:
-        raise Unverifiable(f"the cosignature by {witness.name} does not verify") from error
+    ed25519.verify(
+        witness.public, line.signature[8:], signed, said=f"the cosignature by {witness.name} does not verify"
+    )
     return time_s
 
 

@@ -17,9 +17,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from storage import ed25519
 from storage.errors import Unverifiable
 
 ED25519 = b"\x01"  # signature type identifier byte, c2sp.org/signed-note
@@ -57,7 +57,7 @@ class Checkpoint:
 
     def text(self) -> str:
         """The note text."""
-        _check_name(self.origin)
+        check_name(self.origin)
         return f"{self.origin}\n{self.size}\n{spell(self.root)}\n"
 
 
@@ -78,7 +78,7 @@ def key_id(name: str, public: bytes) -> bytes:
 
 def verifier_key(name: str, public: bytes) -> str:
     """The public key as one line, ``<name>+<hex key id>+<base64(type || key)>``, as Go's note package writes it."""
-    _check_name(name)
+    check_name(name)
     return f"{name}+{key_id(name, public).hex()}+{spell(ED25519 + public)}"
 
 
@@ -91,7 +91,7 @@ def parse_verifier_key(line: str) -> tuple[str, bytes]:
     name, _, rest = line.partition("+")
     identity, _, encoded = rest.partition("+")
     raw = unspell(encoded)
-    _check_name(name)
+    check_name(name)
     if len(raw) != 33 or raw[:1] != ED25519 or identity != key_id(name, raw[1:]).hex():
         raise Unverifiable(f"not an Ed25519 verifier key: {line[:120]!r}")
     return name, raw[1:]
@@ -99,7 +99,7 @@ def parse_verifier_key(line: str) -> tuple[str, bytes]:
 
 def sign(text: str, *, name: str, key: Ed25519PrivateKey) -> bytes:
     """The note of `text` signed once by `key` under `name`."""
-    _check_name(name)
+    check_name(name)
     _check_text(text)
     public = key.public_key().public_bytes_raw()
     signature = spell(key_id(name, public) + key.sign(text.encode()))
@@ -140,10 +140,8 @@ def verified(note: bytes, keys: Mapping[str, bytes]) -> str:
         public = keys.get(line.name)
         if public is None or line.key_id != key_id(line.name, public):
             continue  # unknown keys are ignored: witnesses, and keys to come
-        try:
-            Ed25519PublicKey.from_public_bytes(public).verify(line.signature, parsed.text.encode())
-        except InvalidSignature as error:
-            raise Unverifiable(f"the signature by {line.name} does not verify") from error
+        said = f"the signature by {line.name} does not verify"
+        ed25519.verify(public, line.signature, parsed.text.encode(), said=said)
         good += 1
     if not good:
         raise Unverifiable(f"no signature by {', '.join(sorted(keys)) or 'a known key'}")
@@ -160,7 +158,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     if len(lines) != 4 or lines[3]:
         raise Unverifiable(f"a checkpoint of {len(lines) - 1} lines instead of 3")
     origin, size, root = lines[0], number(lines[1]), unspell(lines[2])
-    _check_name(origin)
+    check_name(origin)
     if len(root) != 32:
         raise Unverifiable(f"a root of {len(root)} bytes instead of 32")
     return Checkpoint(origin=origin, size=size, root=root)
@@ -221,14 +219,15 @@ def signature_line(line: str) -> Signature:
     name, _, encoded = rest.partition(" ")
     if dash != "—":
         raise Unverifiable("a signature line that does not begin with an em dash")
-    _check_name(name)
+    check_name(name)
     raw = unspell(encoded)
     if len(raw) < 5:
         raise Unverifiable("a signature line without a signature")
     return Signature(name, raw[:4], raw[4:])
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """True on return: a note can carry it as the name of a key; raises Unverifiable."""
     if not name or "+" in name or any(c.isspace() or c < " " for c in name):
         raise Unverifiable(f"not a key name: {name[:120]!r}")
 

@@ -10,11 +10,12 @@ from storage.errors import Unverifiable
 
 DEPTH_MAX: Final = 100
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_DIGITS: Final = 18  # some more than 2^53 has
 _BRACKETS: Final = re.compile(r"[\[\]{}]")
 
 
 def parse(raw: bytes) -> Any:
-    """The document.
+    """The document. An integer of many digits comes as a float, so that it is none.
 
     Raises:
         Unverifiable: not UTF-8 without a byte order mark, not JSON, a member that stands twice, a lone surrogate, or
@@ -23,7 +24,7 @@ def parse(raw: bytes) -> Any:
     try:
         text = raw.decode("utf-8")
         _check_depth(text)
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_none)
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_none, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise Unverifiable(f"not JSON as it must be: {str(error)[:120]}") from error
     _check_texts(value)
@@ -35,6 +36,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         raise ValueError("a member stands twice")
     return made
+
+
+def _whole(digits: str) -> int | float:
+    """No integer where it is beyond what an integer may be, however long (Python would refuse 4,301 digits)."""
+    return int(digits) if len(digits) < _DIGITS else float(digits)
 
 
 def _none(name: str) -> Any:

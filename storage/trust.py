@@ -44,7 +44,8 @@ class TrustPolicy:
         Raises:
             Unverifiable: it is none; the message says what is wrong.
         """
-        if not isinstance(value, Mapping) or value.get("v") != VERSION or set(value) - _FIELDS:
+        version = value.get("v") if isinstance(value, Mapping) else None
+        if type(version) is not int or version != VERSION or set(value) - _FIELDS:
             raise Unverifiable(f"a trust policy is an object with {', '.join(sorted(_FIELDS))} and v = {VERSION}")
         logs = dict(notes.parse_verifier_key(key) for key in _texts(value, "logs"))
         if not logs:

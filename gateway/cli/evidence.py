@@ -179,10 +179,11 @@ def _verify_bundle(path: Path, trust: Path | None, *, as_json: bool) -> NoReturn
 def _policy(path: Path) -> dict[str, Any]:
     # imported when needed: it loads the database's client, which other commands leave to the keeper
     from storage.errors import Unverifiable  # noqa: PLC0415
+    from storage.strictjson import parse  # noqa: PLC0415
     from storage.trust import TrustPolicy  # noqa: PLC0415
 
     try:
-        policy = orjson.loads(path.read_bytes())
+        policy = parse(path.read_bytes())
         TrustPolicy.parse(policy)
     except (OSError, ValueError, Unverifiable) as error:
         advice = 'Its form is in storage/README.md, "Trust policy".'

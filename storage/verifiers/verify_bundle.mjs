@@ -451,53 +451,61 @@ class Container {
   }
 
   read() {
-    const { raw, view } = this;
-    let end = -1;
-    for (let at = raw.length - 4; at >= Math.max(0, raw.length - 65557); at -= 1)
-      if (view.getUint32(at, true) === 0x06054b50) {
-        end = at;
-        break;
-      }
-    if (end < 0 || end + 22 > raw.length) throw new NotUnderstood("not a ZIP file");
+    const { raw, view } = this, end = raw.length - 22;
+    if (end < 0 || view.getUint32(end, true) !== 0x06054b50)
+      throw new NotUnderstood("not a ZIP file, or one with a comment or something else behind it");
     const short = (at) => view.getUint16(end + at, true), long = (at) => view.getUint32(end + at, true);
     const count = short(10), size = long(12), start = long(16);
-    if (short(4) || short(6) || short(8) !== count || count === 0xffff || start === 0xffffffff || size === 0xffffffff)
-      throw new NotUnderstood("a ZIP file of several parts, or ZIP64");
-    if (end + 22 + short(20) !== raw.length || start + size !== end)
-      throw new NotUnderstood("bytes that belong to no part of the ZIP file");
-    if (count > FILES_MAX) throw new NotUnderstood(`${count} files, more than ${FILES_MAX}`);
+    if (short(4) || short(6) || short(8) !== count || short(20) || count === 0xffff || [size, start].includes(0xffffffff))
+      throw new NotUnderstood("a ZIP file of several parts, with a comment, or ZIP64");
+    if (start + size !== end || count > FILES_MAX)
+      throw new NotUnderstood("the directory is not where its end says, or has too many files");
     let at = start, total = 0;
     for (let number = 0; number < count; number += 1) {
-      const [after, length] = this.member(at, end);
-      at = after;
-      total += length;
+      const member = this.record(at, end);
+      at = member.after;
+      total += member.size;
     }
     if (at !== end || total > CONTENT_BYTES_MAX) throw new NotUnderstood("the directory is longer than it says");
+    this.checkPlaces(start);
   }
 
-  member(at, end) {
+  record(at, end) {
     const { raw, view } = this;
     if (at + 46 > end || view.getUint32(at, true) !== 0x02014b50) throw new NotUnderstood("the directory is damaged");
     const short = (offset) => view.getUint16(at + offset, true), long = (offset) => view.getUint32(at + offset, true);
     const flags = short(8), method = short(10), crc = long(16), packed = long(20), size = long(24), local = long(42);
-    const nameLength = short(28), after = at + 46 + nameLength + short(30) + short(32);
+    const after = at + 46 + short(28);
     if (after > end) throw new NotUnderstood("the directory is damaged");
-    const rawName = raw.subarray(at + 46, at + 46 + nameLength), name = String.fromCharCode(...rawName);
-    if (!/^[A-Za-z0-9._-]+(\/[A-Za-z0-9._-]+)*$/.test(name) || name.includes("\n"))
-      throw new NotUnderstood("a file with a name that bundles have not");
-    if (name.split("/").some((step) => step === "." || step === ".."))
+    const rawName = raw.subarray(at + 46, after), name = Array.from(rawName, (byte) => String.fromCharCode(byte)).join("");
+    if (!/^[A-Za-z0-9._-]+(\/[A-Za-z0-9._-]+)*$/.test(name) || name.split("/").some((step) => step === "." || step === ".."))
       throw new NotUnderstood("a file with a name that bundles have not");
     if (this.members.has(name)) throw new NotUnderstood(`${name} is there twice`);
-    if ((method !== 0 && method !== 8) || flags & 1 || [packed, size, local].includes(0xffffffff))
+    if (short(30) || short(32) || short(34))
+      throw new NotUnderstood(`${name} has an extra field or a comment: another program packed it anew`);
+    if ((method !== 0 && method !== 8) || flags & ~0x0806 || [packed, size, local].includes(0xffffffff))
       throw new NotUnderstood(`${name} is packed in a way that bundles are not`);
-    if (local + 30 > raw.length || view.getUint32(local, true) !== 0x04034b50)
-      throw new NotUnderstood(`${name} is not where the directory says`);
-    const localName = view.getUint16(local + 26, true), begin = local + 30 + localName + view.getUint16(local + 28, true);
-    if (!same(raw.subarray(local + 30, local + 30 + localName), rawName))
-      throw new NotUnderstood(`${name} has another name in its own header`);
-    if (begin + packed > raw.length) throw new NotUnderstood(`${name} is cut short`);
-    this.members.set(name, { method, crc, begin, packed, size });
-    return [after, size];
+    const member = { name, rawName, flags, method, crc, local, begin: local + 30 + rawName.length, packed, size, after };
+    this.members.set(name, member);
+    return member;
+  }
+
+  checkPlaces(start) {
+    // members fill the file up to its directory, and their own headers say what the directory says
+    const { raw, view } = this;
+    let at = 0;
+    for (const member of [...this.members.values()].sort((a, b) => a.local - b.local)) {
+      const { name, rawName, local, begin } = member;
+      if (local !== at || begin + member.packed > start)
+        throw new NotUnderstood(`${name} does not begin where the one before it ends, or is too long`);
+      const short = (offset) => view.getUint16(local + offset, true), long = (offset) => view.getUint32(local + offset, true);
+      const stated = [0x04034b50, member.flags, member.method, member.crc, member.packed, member.size, rawName.length, 0];
+      const found = [long(0), short(6), short(8), long(14), long(18), long(22), short(26), short(28)];
+      if (found.some((value, place) => value !== stated[place]) || !same(raw.subarray(local + 30, begin), rawName))
+        throw new NotUnderstood(`the header of ${name} says something else than the directory`);
+      at = begin + member.packed;
+    }
+    if (at !== start) throw new NotUnderstood("bytes that belong to no file");
   }
 
   async content(name, bytesMax = CONTENT_BYTES_MAX) {
@@ -579,7 +587,8 @@ class Tree {
   }
 }
 
-const isName = (name) => name !== "" && !/[\s+\u0000-\u001f\u0085\u001c-\u001f]/u.test(name);
+const NO_NAME = /[+\u0000-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
+const isName = (name) => name !== "" && !NO_NAME.test(name);
 
 function parsedNote(note) {
   const raw = bytesOf(note);
@@ -628,6 +637,7 @@ class Policy {
     if (!isObject(said) || said.get("v") !== 1 || [...said.keys()].some((name) => !allowed.includes(name)))
       throw new NotUnderstood("not a trust policy");
     for (const name of ["logs", "witnesses"]) if (!said.has(name)) said.set(name, []);
+    listOf(new Map([["timestamp_roots", []], ...said]), "timestamp_roots", isText); // for `openssl ts`, not used here
     this.logs = new Map(listOf(said, "logs", isText).map((line) => Policy.key(line, 1)));
     this.witnesses = listOf(said, "witnesses", isText).map((line) => Policy.key(line, 4));
     this.quorum = said.has("quorum") ? said.get("quorum") : this.witnesses.length;
@@ -714,6 +724,7 @@ class Bundle {
       origins.set(name, { size, root, note, whole, tree: new Tree(), count: 0 });
     }
     await this.checkEntries(origins);
+    if (!origins.size) throw new Broken("there is no entry here");
     const told = await this.checkLog(origins, key);
     await this.checkParts();
     const detail = `${this.entries} entries under ${origins.size} signed checkpoints; ${told}`;
@@ -793,10 +804,12 @@ class Bundle {
     for (const leaf of leaves) {
       const origin = leaf.get("origin"), index = integerOf(leaf, "index"), raw = bytesOf(textOf(leaf, "leaf"));
       const stated = parsed(raw);
-      const wanted = { v: 1, log: name, n: index, kind: "checkpoint", origin };
-      if (!isObject(stated) || Object.entries(wanted).some(([field, value]) => stated.get(field) !== value))
+      if (!isObject(stated) || integerOf(stated, "v") !== 1 || integerOf(stated, "n") !== index)
+        throw new Broken(`${origin}: no leaf ${index} of the log of logs`);
+      const about = ["log", "kind", "origin"].map((each) => textOf(stated, each));
+      if (about[0] !== name || about[1] !== "checkpoint" || about[2] !== origin)
         throw new Broken(`${origin}: the leaf of the log of logs is about something else`);
-      if (textOf(stated, "note") !== origins.get(origin).note)
+      if (textOf(stated, "note") !== origins.get(origin).note || BigInt(integerOf(stated, "size")) !== origins.get(origin).size)
         throw new Broken(`${origin}: the leaf of the log of logs holds another checkpoint`);
       checkPath(leafOf(raw), BigInt(index), size, listOf(leaf, "path", isText).map((node) => unb64(node)), root);
     }

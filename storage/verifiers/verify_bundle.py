@@ -26,7 +26,7 @@ NOTE_BYTES_MAX, SIGNATURES_MAX = 1 << 20, 100
 NAME = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
+NO_NAME = re.compile("[+\x00-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 PASS, FAIL, UNKNOWN = "PASS", "FAIL", "UNKNOWN"
 UNTOLD = "integrity does not hold: nothing else can be told"
 
@@ -143,8 +143,16 @@ class _Fraction(float):
     """A number that was written with a fraction or an exponent."""
 
 
+def _whole(digits):
+    """An integer; one that is beyond what an integer may be is none (and Python refuses more than 4,300 digits)."""
+    return int(digits) if len(digits) < 18 else _Fraction(digits)
+
+
 def _no_constant(name):
     raise ValueError(name)
+
+
+NUMBERS = {"parse_float": _Fraction, "parse_int": _whole}
 
 
 def parse_json(raw):
@@ -158,7 +166,7 @@ def parse_json(raw):
             depth += 1 if bracket in "[{" else -1
             if depth > DEPTH_MAX:
                 raise ValueError("nested too deeply")
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_Fraction)
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, **NUMBERS)
     except (ValueError, RecursionError) as error:
         raise Broken(f"not JSON as it must be: {str(error)[:100]}") from None
     waiting = [value]
@@ -214,54 +222,61 @@ class Container:
         self._read()
 
     def _read(self):
-        raw = self._raw
-        end = raw.rfind(b"PK\x05\x06", max(0, len(raw) - 65_557))
-        if end < 0 or end + 22 > len(raw):
-            raise NotUnderstood("not a ZIP file")
-        disk, start_disk, here, count, size, start, comment = struct.unpack("<HHHHIIH", raw[end + 4 : end + 22])
-        if disk or start_disk or here != count or count == 0xFFFF or start == 0xFFFFFFFF or size == 0xFFFFFFFF:
-            raise NotUnderstood("a ZIP file of several parts, or ZIP64")
-        if end + 22 + comment != len(raw) or start + size != end:
-            raise NotUnderstood("bytes that belong to no part of the ZIP file")
-        if count > FILES_MAX:
-            raise NotUnderstood(f"{count} files, more than {FILES_MAX}")
-        at, total = start, 0
+        raw, end = self._raw, len(self._raw) - 22
+        if end < 0 or raw[end : end + 4] != b"PK\x05\x06":
+            raise NotUnderstood("not a ZIP file, or one with a comment or something else behind it")
+        disk, start_disk, here, count, size, start, comment = struct.unpack("<HHHHIIH", raw[end + 4 :])
+        if disk or start_disk or here != count or comment or count == 0xFFFF or 0xFFFFFFFF in (size, start):
+            raise NotUnderstood("a ZIP file of several parts, with a comment, or ZIP64")
+        if start + size != end or count > FILES_MAX:
+            raise NotUnderstood("the directory is not where its end says, or has too many files")
+        at, places = start, []
         for _ in range(count):
-            at, size = self._member(at, end)
-            total += size
-        if at != end or total > CONTENT_BYTES_MAX:
+            at, place = self._record(at, end)
+            places.append(place)
+        if at != end or sum(member[4] for member in self.members.values()) > CONTENT_BYTES_MAX:
             raise NotUnderstood("the directory is longer than it says, or the content is too large")
+        self._check_places(sorted(places), start)
 
-    def _member(self, at, end):
+    def _record(self, at, end):
+        """One record of the directory: where the next one begins, and what its local header must be, and where."""
         raw = self._raw
         if at + 46 > end or raw[at : at + 4] != b"PK\x01\x02":
             raise NotUnderstood("the directory is damaged")
         flags, method = struct.unpack("<HH", raw[at + 8 : at + 12])
-        crc, packed, size, name_len, extra, comment = struct.unpack("<IIIHHH", raw[at + 16 : at + 34])
+        crc, packed, size, name_len, extra, comment, disk = struct.unpack("<IIIHHHH", raw[at + 16 : at + 36])
         (local,) = struct.unpack("<I", raw[at + 42 : at + 46])
-        after = at + 46 + name_len + extra + comment
+        after = at + 46 + name_len
         if after > end:
             raise NotUnderstood("the directory is damaged")
-        try:
-            name = raw[at + 46 : at + 46 + name_len].decode("ascii")
-        except UnicodeDecodeError:
-            raise NotUnderstood("a name that is not ASCII") from None
+        name = raw[at + 46 : after].decode("latin-1")
         if not NAME.fullmatch(name) or any(step in (".", "..") for step in name.split("/")):
             raise NotUnderstood(f"a file named {name[:80]!r}")
         if name in self.members:
             raise NotUnderstood(f"{name} is there twice")
-        if method not in (0, 8) or flags & 1 or 0xFFFFFFFF in (packed, size, local):
+        if extra or comment or disk:
+            raise NotUnderstood(f"{name} has an extra field or a comment: another program packed it anew")
+        if method not in (0, 8) or flags & ~0x0806 or 0xFFFFFFFF in (packed, size, local):
             raise NotUnderstood(f"{name} is packed in a way that bundles are not")
-        if local + 30 > len(raw) or raw[local : local + 4] != b"PK\x03\x04":
-            raise NotUnderstood(f"{name} is not where the directory says")
-        local_name, local_extra = struct.unpack("<HH", raw[local + 26 : local + 30])
-        if raw[local + 30 : local + 30 + local_name] != name.encode():
-            raise NotUnderstood(f"{name} has another name in its own header")
-        begin = local + 30 + local_name + local_extra
-        if begin + packed > len(raw):
-            raise NotUnderstood(f"{name} is cut short")
+        begin = local + 30 + name_len
         self.members[name] = (method, crc, begin, packed, size)
-        return after, size
+        return after, (local, begin + packed, name, (flags, method, crc, packed, size))
+
+    def _check_places(self, places, start):
+        """Members fill the file up to its directory, and their own headers say what the directory says."""
+        raw, at = self._raw, 0
+        for local, end, name, stated in places:
+            if local != at or end > start:
+                raise NotUnderstood(f"{name} does not begin where the one before it ends, or is too long")
+            flags, method, _, crc, packed, size = struct.unpack("<HHIIII", raw[local + 6 : local + 26])
+            head = raw[local + 26 : local + 30] + raw[local + 30 : local + 30 + len(name)]
+            if raw[local : local + 4] != b"PK\x03\x04" or (flags, method, crc, packed, size) != stated:
+                raise NotUnderstood(f"the header of {name} says something else than the directory")
+            if head != struct.pack("<HH", len(name), 0) + name.encode():
+                raise NotUnderstood(f"{name} has another name in its own header, or an extra field there")
+            at = end
+        if at != start:
+            raise NotUnderstood("bytes that belong to no file")
 
     def pieces(self, name):
         """The content of a member, piece by piece."""
@@ -269,6 +284,8 @@ class Container:
             raise Broken(f"{name} is missing")
         method, crc, begin, packed, size = self.members[name]
         data = memoryview(self._raw)[begin : begin + packed]
+        if method == 0 and packed != size:
+            raise Broken(f"{name} has two sizes, and is stored as it is")
         found, length = 0, 0
         for piece in [bytes(data)] if method == 0 else self._inflated(name, data, size):
             found = zlib.crc32(piece, found)
@@ -307,7 +324,7 @@ class Container:
         rest = b""
         for piece in self.pieces(name):
             *whole, rest = (rest + piece).split(b"\n")
-            if len(rest) > LINE_BYTES_MAX:
+            if max(map(len, (*whole, rest))) > LINE_BYTES_MAX:
                 raise Broken(f"{name} has a line of more than {LINE_BYTES_MAX} bytes")
             yield from whole
         if rest:
@@ -371,7 +388,7 @@ class Tree:
 
 
 def _is_name(name):
-    return bool(name) and "+" not in name and not any(c.isspace() or c < " " for c in name)
+    return bool(name) and not NO_NAME.search(name)
 
 
 def parse_note(note):
@@ -431,8 +448,9 @@ class Policy:
     def __init__(self, raw):
         said = parse_json(raw)
         allowed = {"v", "logs", "quorum", "witnesses", "timestamp_roots"}
-        if not isinstance(said, dict) or said.get("v") != 1 or set(said) - allowed:
+        if not isinstance(said, dict) or type(said.get("v")) is not int or said["v"] != 1 or set(said) - allowed:
             raise NotUnderstood("not a trust policy")
+        list_of({"timestamp_roots": [], **said}, "timestamp_roots", str)  # for `openssl ts`, not used here
         self.logs = dict(self._key(line, b"\x01") for line in list_of({"logs": [], **said}, "logs", str))
         self.witnesses = [self._key(line, b"\x04") for line in list_of({"witnesses": [], **said}, "witnesses", str)]
         quorum = said.get("quorum", len(self.witnesses))
@@ -523,6 +541,8 @@ class Bundle:
             size, root = checkpoint_of(note, name, key)
             origins[name] = {"size": size, "root": root, "note": note, "whole": said["whole"], "tree": Tree(), "n": 0}
         self._check_entries(origins)
+        if not origins:
+            raise Broken("there is no entry here")
         told = self._check_log(origins, key)
         self._check_parts()
         detail = f"{self.entries} entries under {len(origins)} signed checkpoints; {told}"
@@ -608,12 +628,12 @@ class Bundle:
         for leaf in leaves:
             origin, index, raw = leaf["origin"], integer_of(leaf, "index"), text_of(leaf, "leaf").encode()
             stated = parse_json(raw)
-            wanted = {"v": 1, "log": name, "n": index, "kind": "checkpoint", "origin": origin}
-            if not isinstance(stated, dict) or any(
-                type(stated.get(field)) is not type(value) or stated[field] != value for field, value in wanted.items()
-            ):
+            if not isinstance(stated, dict) or (integer_of(stated, "v"), integer_of(stated, "n")) != (1, index):
+                raise Broken(f"{origin}: no leaf {index} of the log of logs")
+            if [text_of(stated, each) for each in ("log", "kind", "origin")] != [name, "checkpoint", origin]:
                 raise Broken(f"{origin}: the leaf of the log of logs is about something else")
-            if text_of(stated, "note").encode() != origins[origin]["note"]:
+            wanted = (origins[origin]["note"], origins[origin]["size"])
+            if (text_of(stated, "note").encode(), integer_of(stated, "size")) != wanted:
                 raise Broken(f"{origin}: the leaf of the log of logs holds another checkpoint")
             check_path(leaf_of(raw), index, size, [unb64(node) for node in list_of(leaf, "path", str)], root)
         self._head = note

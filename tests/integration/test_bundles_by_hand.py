@@ -1,0 +1,396 @@
+"""What README.md settles of evidence bundles, case by case: our check and both verifiers say what stands there.
+
+Each bundle is signed by whoever changed it, so the change itself is judged, and no signature over it.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from storage.bundlecheck import check_bundle
+from storage.errors import Unverifiable
+from storage.strictjson import parse
+from storage.trust import TrustPolicy
+from tests.integration.test_bundle_verifiers import Script, theirs, verdicts
+from tests.support.handmade import Handmade, Key, Members, Neutral, deflated, part, verifier_key, zipped
+
+pytestmark = [pytest.mark.needs("node"), pytest.mark.timeout(120)]
+
+HOLDS = "PPPP0"  # integrity, completeness, freshness, authenticity; the exit code
+FALSE = "FUUU1"
+FOREIGN = "UUUU2"
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Script]:
+    made = Script(tmp_path_factory.mktemp("node"))
+    yield made
+    made.close()
+
+
+def told(path: Path, policy: bytes | None, script: Script) -> dict[str, str]:
+    """What each says, a letter a claim and the exit code; all of them must see the same sort of file."""
+    brought = None if policy is None else TrustPolicy.parse(parse(policy))
+    reports = {
+        "ours": verdicts(check_bundle(path, brought).as_json()),
+        "Python": verdicts(theirs().verify(str(path), policy)),
+        "JavaScript": script.verify(path, policy),
+    }
+    return {who: "".join(verdict[0] for verdict in said[:-1]) + said[-1] for who, said in reports.items()}
+
+
+def check(raw: bytes, expected: str, tmp_path: Path, script: Script, *, policy: bytes | None) -> None:
+    (tmp_path / "x.zip").write_bytes(raw)
+    assert told(tmp_path / "x.zip", policy, script) == dict.fromkeys(("ours", "Python", "JavaScript"), expected)
+
+
+def more(raw: bytes) -> Any:
+    """A change of a document: one more member, `raw` as it stands."""
+    return lambda document: document.replace(b"{", b'{"zz":' + raw + b",", 1)
+
+
+def padded(size: int) -> Any:
+    """A change of lines: blanks make the first one that long."""
+
+    def change(raw: bytes) -> bytes:
+        first, rest = raw.split(b"\n", 1)
+        return first.ljust(size) + b"\n" + rest
+
+    return change
+
+
+LINE = 1 << 20
+NEUTRAL = bytes([1]) + bytes(31)
+SPELLED_OTHERWISE = {
+    "a sign on x = 0": bytes([1]) + bytes(30) + b"\x80",
+    "y = p + 1": b"\xee" + b"\xff" * 30 + b"\x7f",
+    "y = p + 1 and a sign": b"\xee" + b"\xff" * 31,
+}
+DOCUMENTS: dict[str, tuple[bytes, bool]] = {  # a value in the manifest, and whether it is JSON
+    "an integer of 5,000 digits": (b"9" * 5000, True),
+    "a negative one": (b"-" + b"9" * 5000, True),
+    "beyond what a float holds": (b"1e999", True),
+    "minus nought": (b"-0", True),
+    "a capital E": (b"1E5", True),
+    "a leading nought": (b"01", False),
+    "a bare point": (b"1.", False),
+    "a bare fraction": (b".5", False),
+    "a plus": (b"+1", False),
+    "NaN": (b"NaN", False),
+    "Infinity": (b"-Infinity", False),
+    "True": (b"True", False),
+    "a trailing comma": (b"[1,]", False),
+    "99 deep": (b"[" * 99 + b"]" * 99, True),  # and the document itself
+    "100 deep": (b"[" * 100 + b"]" * 100, False),
+    "brackets in a text": (b'"' + b"[" * 300 + b'"', True),
+    "a control character": (b'"\x1f"', False),
+    "DEL": (b'"\x7f"', True),
+    "NUL by an escape": (b'"\\u0000"', True),
+    "U+2028": ('"\u2028"'.encode(), True),
+    "U+FFFF": ('"\uffff"'.encode(), True),
+    "a byte order mark in a text": ('"\ufeff"'.encode(), True),
+    "a pair by escapes": (b'"\\ud83d\\ude00"', True),
+    "half a pair": (b'"\\ud83d\\u0041"', False),
+    "a pair the wrong way round": (b'"\\ude00\\ud83d"', False),
+    "a capital U": (b'"\\U0041"', False),
+    "blanks among hex digits": (b'"\\u 041"', False),
+    "an underscore among hex digits": (b'"\\u0_41"', False),
+    "a sign among hex digits": (b'"\\u+041"', False),
+    "a form feed as white space": (b"\x0c1", False),
+    "U+00A0 as white space": ("\u00a01".encode(), False),
+    "an overlong NUL": (b'"\xc0\x80"', False),
+    "a surrogate in UTF-8": (b'"\xed\xa0\x80"', False),
+    "beyond U+10FFFF": (b'"\xf4\x90\x80\x80"', False),
+    "__proto__": (b'1,"__proto__":null', True),
+    "__proto__ twice": (b'1,"__proto__":1,"__proto__":2', False),
+    "a member twice, once by an escape": (b'1,"\\u007az":2', False),
+}
+WHITE = "\u0085\u00a0\u1680\u2000\u2007\u200a\u2028\u2029\u202f\u205f\u3000"
+NO_WHITE = "\ufeff\u180e\u200b\u2060\u007f\u0080"
+
+CASES: dict[str, tuple[Handmade, str]] = {
+    "nothing": (Handmade(), HOLDS),
+    "a whole ledger": (Handmade(is_whole=True), HOLDS),
+    "no log of logs": (Handmade(has_log=False), "PPUF1"),
+    "the neutral element as a key": (Handmade(key=Neutral(NEUTRAL)), HOLDS),
+    "no entry": (
+        Handmade(
+            member={"entries.jsonl": b"", "paths.jsonl": b"", "parts.jsonl": None, "parts/1": None},
+            log={"leaves": []},
+            manifest={"origins": [], "scopes": []},
+        ),
+        FALSE,
+    ),
+    **{f"a key with {name}": (Handmade(key=Neutral(raw)), FALSE) for name, raw in SPELLED_OTHERWISE.items()},
+    **{f"a witness with {name}": (Handmade(witness=Neutral(raw)), "PPFF1") for name, raw in SPELLED_OTHERWISE.items()},
+    **{f"an origin with U+{ord(c):04X}": (Handmade(origin=f"t/g{c}0/1"), HOLDS) for c in NO_WHITE},
+    **{
+        f"an origin with white space U+{ord(c):04X}": (Handmade(origin=f"t/g{c}0/1"), FALSE) for c in WHITE + " \t+\x1f"
+    },
+    **{f"a witness with U+{ord(c):04X}": (Handmade(witness_name=f"w{c}1"), HOLDS) for c in NO_WHITE},
+    **{
+        f"a cosignature of second {seconds}": (Handmade(seconds=seconds), expected)
+        for seconds, expected in [
+            *((0, "PPFF1"), (1, HOLDS), (253_402_300_799, HOLDS), (253_402_300_800, HOLDS), (2**53 + 1, HOLDS)),
+            *((2**62, HOLDS), (2**63 - 1, HOLDS), (2**63, "PPFF1"), (2**64 - 1, "PPFF1")),
+        ]
+    },
+    **{
+        f"a leaf with {changes}": (Handmade(leaf=changes), FALSE)
+        for changes in [
+            *({"v": True}, {"v": 1.0}, {"v": "1"}, {"v": ...}, {"n": True}, {"n": 2.0}, {"n": 3}, {"kind": "open"}),
+            *(
+                {"size": 4},
+                {"size": 3.0},
+                {"size": "3"},
+                {"size": ...},
+                {"note": ...},
+                {"log": "u/log"},
+                {"origin": None},
+            ),
+        ]
+    },
+    **{
+        f"a leaf with {changes}": (Handmade(leaf=changes), HOLDS)
+        for changes in ({"ts": ...}, {"ts": 3}, {"ts": "x"}, {"more": [1.5]})
+    },
+    "a leaf in which a member stands twice": (
+        Handmade(raw_leaf=lambda raw: raw.replace(b"{", b'{"z":1,"z":1,')),
+        FALSE,
+    ),
+    "a leaf with a long integer": (Handmade(raw_leaf=more(b"9" * 5000)), HOLDS),
+    "a leaf with 1e999": (Handmade(raw_leaf=more(b"1e999")), HOLDS),
+    **{
+        f"an entry with {changes}": (Handmade(decision=changes), expected)
+        for changes, expected in [
+            *(({name: odd}, "PFPP1") for name in ("tenant", "route") for odd in (["x"], {}, 1, True, "y")),
+            *(({"scope_seq": odd}, FALSE) for odd in (0.0, False, "0", None)),
+            *(({"seq": odd}, FALSE) for odd in (True, 1.0, "1", -1, None)),
+            ({"scope_seq": 1}, "PFPP1"),
+            ({"parts": [1, part()]}, HOLDS),
+            *(({"parts": odd}, FALSE) for odd in ({}, "x", [], [part(), part()])),
+            ({"__proto__": {"origin": "u"}}, HOLDS),
+        ]
+    },
+    **{
+        f"nothing claimed, and an entry with {changes}": (Handmade(decision=changes, claim=None), "PUPP0")
+        for changes in ({"tenant": ["x"]}, {"route": {}}, {"scope_seq": "0"})
+    },
+    **{
+        f"a part with {changes}": (Handmade(part=changes), expected)
+        for changes, expected in [
+            *(({"index": odd}, FALSE) for odd in (0.0, False, "0", 1)),
+            ({"plain_commit": None}, "UPPP2"),
+            *(({"plain_commit": odd}, FALSE) for odd in (3, "", part()["plain_commit"] + "=", "A" * 43)),
+            *(({"dek_commit": odd}, FALSE) for odd in (None, "A" * 43)),
+        ]
+    },
+    **{
+        f"a heartbeat that states {scopes}": (Handmade(scopes=scopes), expected)
+        for scopes, expected in [
+            *(([["x", "r", odd]], "PFPP1") for odd in (True, 1.0, "1", 2)),
+            ([["x", "r", 1, 2]], "PFPP1"),
+            ({"a": 1}, "PFPP1"),
+            ([1, None, ["x", ["r"], 1], ["x", "r", 0], ["x", "r", 1]], HOLDS),
+        ]
+    },
+    **{
+        f"a claim with {changes}": (Handmade(claim=changes), expected)
+        for changes, expected in [
+            *(({"from": odd}, "PFPP1") for odd in ({}, False, 0, [])),
+            *(
+                ({"to": odd}, "PFPP1")
+                for odd in (None, {"seq": 2.0, "n": 1}, {"seq": 2, "n": True}, {"seq": 1, "n": 1})
+            ),
+            ({"from": {"seq": 2, "n": 1}}, HOLDS),
+            ({"origin": "u"}, "PFPP1"),
+            ({"route": None}, "PFPP1"),
+            ({"tenant": None}, FALSE),
+        ]
+    },
+    "a claim of no route": (Handmade(decision={"route": None}, scopes=[["x", None, 1]], claim={"route": None}), HOLDS),
+    **{
+        f"a policy with {changes}": (Handmade(policy_changes=changes), expected)
+        for changes, expected in [
+            ({"quorum": 0}, "PPUP0"),
+            ({"logs": [verifier_key("u/log", 1, Key(1).public)]}, "PPPF1"),
+            ({"logs": [verifier_key("t/log", 1, Key(9).public)]}, FALSE),
+            ({"witnesses": [verifier_key("w.example/1", 4, Key(9).public)]}, "PPUF1"),
+        ]
+    },
+    **{
+        f"JSON: {name}": (Handmade(raw_manifest=more(raw)), HOLDS if ok else FOREIGN)
+        for name, (raw, ok) in DOCUMENTS.items()
+    },
+    "a byte order mark": (Handmade(raw_manifest=lambda raw: b"\xef\xbb\xbf" + raw), FOREIGN),
+    "NUL behind the manifest": (Handmade(raw_manifest=lambda raw: raw + b"\0"), FOREIGN),
+    "another format": (Handmade(manifest={"format": "answerable/bundle/v2"}), FOREIGN),
+    "a line of 2^20 bytes": (Handmade(member={"paths.jsonl": padded(LINE)}), HOLDS),
+    "a line of 2^20 bytes and one": (Handmade(member={"paths.jsonl": padded(LINE + 1)}), FALSE),
+    "a line of 3 MiB": (Handmade(member={"paths.jsonl": padded(3 * LINE)}), FALSE),
+    "an entry of 2^20 bytes and one": (Handmade(raw_entry=lambda raw: raw.ljust(LINE + 1)), FALSE),
+    "lines that end in CR LF": (Handmade(member={"paths.jsonl": lambda raw: raw.replace(b"\n", b"\r\n")}), HOLDS),
+    "a part's file that is another file": (
+        Handmade(member={"parts.jsonl": lambda raw: raw.replace(b"parts/1", b"summary.txt")}),
+        FALSE,
+    ),
+    "20,000 files": (Handmade(member={f"more/{at}": b"" for at in range(20_000 - 7)}), HOLDS),
+    "20,001 files": (Handmade(member={f"more/{at}": b"" for at in range(20_001 - 7)}), FOREIGN),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_bundle_says_is_judged_as_specified_by_all_three(name: str, tmp_path: Path, script: Script) -> None:
+    made, expected = CASES[name]
+    check(made.zipped(), expected, tmp_path, script, policy=made.policy)
+
+
+@pytest.mark.parametrize("name", SPELLED_OTHERWISE)
+def test_without_a_policy_too_a_key_has_one_spelling(name: str, tmp_path: Path, script: Script) -> None:
+    check(Handmade().zipped(), "PPUU0", tmp_path, script, policy=None)
+    check(Handmade(key=Neutral(SPELLED_OTHERWISE[name])).zipped(), FALSE, tmp_path, script, policy=None)
+
+
+def _field(number: int, data: bytes) -> bytes:
+    return struct.pack("<2H", number, len(data)) + data
+
+
+def _renaming(name: bytes) -> bytes:
+    """Info-ZIP's Unicode path (APPNOTE 4.6.9): some readers take this name instead."""
+    return _field(0x7075, struct.pack("<BI", 1, zlib.crc32(b"summary.txt")) + name)
+
+
+ENTRIES = Handmade().members()["entries.jsonl"]
+NAMES = ["a\\b", "a:b", "a b", "a/", "/a", "a//b", "./a", "a/../b", "..", "a/.", "a\n", "\n", "\u00e9", "a\0b"]
+CONTAINERS: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
+    "nothing": ({}, HOLDS),
+    "stored content with something behind it": ({"summary_txt": {"packed": b"hi\nJUNK"}}, FALSE),
+    "stored content that is cut": ({"summary_txt": {"packed": b"hi"}}, FALSE),
+    "a stream with something behind it": ({"entries_jsonl": {"packed": deflated(ENTRIES) + b"JUNK"}}, FALSE),
+    "two streams": ({"entries_jsonl": {"packed": deflated(ENTRIES) + deflated(b"x")}}, FALSE),
+    "a stream with more content than stated": ({"entries_jsonl": {"packed": deflated(ENTRIES + b"more\n")}}, FALSE),
+    "a stream with less": ({"entries_jsonl": {"packed": deflated(ENTRIES[:-1])}}, FALSE),
+    "a stream that is cut": ({"entries_jsonl": {"packed": deflated(ENTRIES)[:-3]}}, FALSE),
+    "a stream without an end": ({"entries_jsonl": {"packed": deflated(ENTRIES, flush=zlib.Z_SYNC_FLUSH)}}, FALSE),
+    "a stream with a zlib header": ({"entries_jsonl": {"packed": zlib.compress(ENTRIES)}}, FALSE),
+    "a CRC that does not fit": ({"summary_txt": {"crc": 1}}, FALSE),
+    "a manifest whose CRC does not fit": ({"manifest_json": {"crc": 1}}, FOREIGN),
+    "a manifest of 70 MiB": ({"manifest_json": {"size": 70 << 20}}, FOREIGN),
+    "an odd method": ({"summary_txt": {"method": 12, "packed": b"hi\n"}}, FOREIGN),
+    **{
+        f"flag {bit}": ({"summary_txt": {"flags": 1 << bit}}, HOLDS if bit in (1, 2, 11) else FOREIGN)
+        for bit in range(16)
+    },
+    **{f"version {number}": ({"summary_txt": {"version": number}}, HOLDS) for number in (0, 10, 45, 64, 255, 0x314)},
+    **{
+        f"{where} with {name}": ({"summary_txt": {where: raw}}, FOREIGN)
+        for where in ("extra", "local_extra")
+        for name, raw in {
+            "any field": _field(0x9999, b"abcd"),
+            "ZIP64": _field(1, bytes(8)),
+            "another path": _renaming(b"entries.jsonl"),
+            "a path elsewhere": _renaming(b"../../evil"),
+            "a byte": b"a",
+        }.items()
+    },
+    "a comment of a file": ({"summary_txt": {"comment": b"x"}}, FOREIGN),
+    "a comment": ({"end": {"comment": b"x"}}, FOREIGN),
+    "a comment that looks like an end": ({"end": {"comment": b"PK\x05\x06" + bytes(18)}}, FOREIGN),
+    "something behind the end": ({"end": {"behind": b"\n"}}, FOREIGN),
+    "something before the first file": ({"entries_jsonl": {"before": b"#!/bin/sh\n"}}, FOREIGN),
+    "something between files": ({"summary_txt": {"before": b"x"}}, FOREIGN),
+    "a file that only its own header names": (
+        {"summary_txt": {"before": struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, 0, 0, 0, 33, 0, 0, 0, 1, 0) + b"h"}},
+        FOREIGN,
+    ),
+    "another disk": ({"summary_txt": {"disk": 1}}, FOREIGN),
+    **{
+        f"{name} otherwise in its own header": ({"summary_txt": {f"local_{name}": value}}, FOREIGN)
+        for name, value in {
+            "crc": 5,
+            "size": 7,
+            "packed_size": 7,
+            "method": 8,
+            "flags": 2,
+            "name": b"summarY.txt",
+        }.items()
+    },
+    "one file fewer": ({"end": {"count": 6, "here": 6}}, FOREIGN),
+    "one file more": ({"end": {"count": 8, "here": 8}}, FOREIGN),
+    "two counts": ({"end": {"here": 6}}, FOREIGN),
+    "a file in the place of another": ({"summary_txt": {"offset": 0}}, FOREIGN),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_container_is_judged_as_specified_by_all_three(name: str, tmp_path: Path, script: Script) -> None:
+    changes, expected = CONTAINERS[name]
+    check(Handmade().zipped(**changes), expected, tmp_path, script, policy=Handmade().policy)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_leads_elsewhere_is_not_understood(name: str, tmp_path: Path, script: Script) -> None:
+    check(Handmade(member={name: b"x"}).zipped(), FOREIGN, tmp_path, script, policy=None)
+
+
+def test_a_file_within_another_one_is_not_understood(tmp_path: Path, script: Script) -> None:
+    """Some versions of Python's `zipfile` take it, others do not."""
+    inner = zipped({"inner": b"hello"})[: 30 + 5 + 5]
+    made = Handmade(member={"outer": b"A" * 4 + inner, "inner": b"hello"})
+    at = zipped(made.members()).index(b"A" * 4 + inner) + 4
+    check(made.zipped(inner={"offset": at}), FOREIGN, tmp_path, script, policy=None)
+
+
+def test_a_second_directory_by_zip64_within_a_comment_is_not_understood(tmp_path: Path, script: Script) -> None:
+    """Readers that look for ZIP64 read that one."""
+    raw = Handmade().zipped(manifest_json={"comment": b"L" * 76})
+    at = raw.rindex(b"PK\x05\x06")
+    count, size, start = struct.unpack("<H2I", raw[at + 10 : at + 20])
+    other = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size - 76, start)
+    other += struct.pack("<4sIQI", b"PK\x06\x07", 0, at - 76, 1)
+    check(raw[: at - 76] + other + raw[at:], FOREIGN, tmp_path, script, policy=None)
+
+
+def test_a_name_that_stands_twice_is_not_understood(tmp_path: Path, script: Script) -> None:
+    members: Members = Handmade(member={"summary.tx_": b"other"}).members()
+    raw = zipped(members).replace(b"summary.tx_", b"summary.txt")
+    check(raw, FOREIGN, tmp_path, script, policy=None)
+
+
+POLICIES: dict[str, Any] = {
+    **{f"v is {odd}": {"v": odd} for odd in (True, 1.0, 2, "1", None)},
+    **{f"the quorum is {odd}": {"quorum": odd} for odd in (True, 1.0, 2, -1, None, "1")},
+    "an unknown member": {"more": 1},
+    "no log": {"logs": []},
+    "time stamp roots that are a text": {"timestamp_roots": "x"},
+    "a witness twice": {"witnesses": [verifier_key("w.example/1", 4, Key(2).public)] * 2},
+    "a log as a witness": {"witnesses": [verifier_key("w.example/1", 1, Key(2).public)]},
+    **{
+        f"U+{ord(c):04X} in a witness's name": {"witnesses": [verifier_key(f"w{c}1", 4, Key(2).public)]}
+        for c in WHITE + "+\n"
+    },
+    **{
+        f"U+{ord(c):04X} in a log's name": {"logs": [verifier_key(f"t{c}/log", 1, Key(1).public)]}
+        for c in WHITE + "+\n"
+    },
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_what_is_no_trust_policy_is_refused_by_all_three(name: str, tmp_path: Path, script: Script) -> None:
+    policy = Handmade(policy_changes=POLICIES[name]).policy
+    path = tmp_path / "x.zip"
+    path.write_bytes(Handmade().zipped())
+    with pytest.raises(Unverifiable):
+        TrustPolicy.parse(orjson.loads(policy))
+    module = theirs()
+    with pytest.raises(module.NotUnderstood):
+        module.verify(str(path), policy)
+    assert script.verify(path, policy)[-1] == "-1", "it throws"
