@@ -308,14 +308,11 @@ class _Check:
         ]
         if len(found) != 1:
             _fail(f"{where}: the entry states no such part")
-        dek = _hash(_text(said, "dek"))
-        if not hmac.compare_digest(_hash(_text(found[0], "dek_commit")), dek_commit(dek)):
-            _fail(f"{where}: the key is not the one that the entry commits to")
+        secret, committed = _opened(where, said, found[0])
         plaintext = b"".join(self._reader.pieces(_text(said, "file")))
-        committed = found[0].get("plain_commit")
         if committed is None:
             self._unknown.append(f"{where}: the entry does not commit to its plaintext")
-        elif not hmac.compare_digest(_hash(committed), plain_commit(dek, said["name"], plaintext)):
+        elif not hmac.compare_digest(_hash(committed), plain_commit(secret, said["name"], plaintext)):
             _fail(f"{where}: the plaintext is not the one that the entry commits to")
 
     # --- the other claims ---------------------------------------------------------------------------------------
@@ -383,6 +380,18 @@ class _Check:
         if len(found) < policy.quorum:
             _fail(f"{len(found)} of your witnesses cosigned, {policy.quorum} are asked for")
         return Verdict.PASS, f"signed by the key you trust; cosigned by {', '.join(sorted(found)) or 'nobody'}"
+
+
+def _opened(where: str, said: dict[str, Any], part: dict[str, Any]) -> tuple[bytes, Any]:
+    """The secret that a line of parts.jsonl brings, and what the entry's part says is made with it."""
+    if (said.get("opening") is None) == (said.get("dek") is None):
+        _fail(f"{where}: either an opening or a key belongs to it")
+    if said.get("dek") is None:
+        return _hash(said["opening"]), part.get("opening_commit")
+    dek = _hash(said["dek"])
+    if not hmac.compare_digest(_hash(part.get("dek_commit")), dek_commit(dek)):
+        _fail(f"{where}: the key is not the one that the entry commits to")
+    return dek, part.get("plain_commit")
 
 
 def _check_leaf(said: Any, log: str, index: int, origin: _Origin) -> None:

@@ -5,6 +5,7 @@ Written once, from front to back; read as a hostile file is read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zipfile
@@ -15,14 +16,22 @@ from typing import Any, Final
 import orjson
 
 from storage import bundlezip, durable
-from storage.bundlezip import Member
-from storage.errors import Unverifiable
+from storage.bundlezip import CONTENT_BYTES_MAX, FILES_MAX, Member
+from storage.errors import StorageError, Unverifiable
 
 FORMAT: Final = "answerable/bundle/v1"
 MANIFEST: Final = "manifest.json"
 MANIFEST_BYTES_MAX: Final = 64 << 20
 LINE_BYTES_MAX: Final = 1 << 20
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # ZIP's own beginning: the same evidence makes the same bytes
+
+
+class BundleError(StorageError):
+    """What was asked for cannot be bundled (now)."""
+
+    code = "bundle_impossible"
+    status = 409
+    advice = "Narrow what you ask for, or ask again when a checkpoint covers it (`ledger.log_s`)."
 
 
 class BundleWriter:
@@ -33,15 +42,25 @@ class BundleWriter:
         self._file = os.fdopen(durable.new_private(path), "wb")
         self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED, allowZip64=False)
         self._files: dict[str, dict[str, object]] = {}
+        self._bytes = 0
 
     def add(self, name: str, pieces: Iterable[bytes]) -> None:
-        """One member."""
+        """One member.
+
+        Raises:
+            BundleError: no verifier would take as many, or as much.
+        """
+        if len(self._files) + 1 >= FILES_MAX:  # and the manifest
+            raise BundleError(f"a bundle has at most {FILES_MAX} files")
         digest, size = hashlib.sha256(), 0
         with self._zip.open(_info(name), "w") as member:
             for piece in pieces:
                 digest.update(piece)
                 size += len(piece)
+                if self._bytes + size > CONTENT_BYTES_MAX - MANIFEST_BYTES_MAX:
+                    raise BundleError(f"a bundle has at most {CONTENT_BYTES_MAX} bytes of content")
                 member.write(piece)
+        self._bytes += size
         self._files[name] = {"size": size, "sha256": digest.hexdigest()}
 
     def finish(self, manifest: dict[str, Any]) -> None:
@@ -54,7 +73,10 @@ class BundleWriter:
 
     def abandon(self) -> None:
         """Close what is not whole."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk, perhaps; whoever abandons it deletes it
+            self._zip.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _info(name: str) -> zipfile.ZipInfo:

@@ -18,15 +18,15 @@ from typing import Any, Final
 import orjson
 
 from storage import anchors, logleaves, merkle, notes, queries, tiles
-from storage.bundlefile import BundleWriter
+from storage.bundlefile import BundleError, BundleWriter
 from storage.clickhouse import SWEEP, Database
 from storage.entries import Part, decode
-from storage.errors import StorageError, Unverifiable
+from storage.errors import Unverifiable
 from storage.ids import b64
 from storage.keys import Keyring
 from storage.logleaves import log_name
 from storage.proofs import LOG_TABLE, Tiles
-from storage.seal import open_part
+from storage.seal import open_part, opening
 from storage.segment import WrappedKey
 from storage.tiles import Tile
 
@@ -67,14 +67,6 @@ ORDER BY seq LIMIT {limit:UInt32}
 
 Tell = Callable[[dict[str, object]], None]
 Place = tuple[str, int]
-
-
-class BundleError(StorageError):
-    """What was asked for cannot be bundled (now)."""
-
-    code = "bundle_impossible"
-    status = 409
-    advice = "Narrow what you ask for, or ask again when a checkpoint covers it (`ledger.log_s`)."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -395,30 +387,45 @@ class Bundler:
             for part, plaintext, dek in self._opened(raw, names):
                 file = f"parts/{len(lines) + 1:06d}"
                 writer.add(file, [plaintext])
-                said = {"origin": origin, "seq": seq, "name": part["name"], "index": part["index"]}
-                lines.append(orjson.dumps({**said, "dek": b64(dek), "file": file}) + b"\n")
+                said = {"origin": origin, "seq": seq, "name": part.name, "index": part.index}
+                secret = {"dek": dek} if part.is_under_key else {"opening": opening(dek, part.name, part.index)}
+                said |= {name: b64(raw) for name, raw in secret.items()}
+                lines.append(orjson.dumps({**said, "file": file}) + b"\n")
         self.made.parts = len(lines)
         writer.add("parts.jsonl", lines)
 
-    def _opened(self, raw: bytes, names: Sequence[str]) -> Iterable[tuple[dict[str, Any], bytes, bytes]]:
+    def _opened(self, raw: bytes, names: Sequence[str]) -> Iterable[tuple[Part, bytes, bytes]]:
         """The named parts of an entry with plaintext and key; one whose key was erased is counted."""
         entry = decode(raw)
-        stated = sorted((part for part in entry["parts"] if part["name"] in names), key=lambda part: part["index"])
-        keys = sorted({part["key"] for part in stated})
-        wrapped = {row.key_id: row for row in queries.wrapped_keys(self._database, entry["origin"], entry["seq"], keys)}
-        chunks = queries.parts(self._database, entry["origin"], entry["seq"], keys)
+        origin, parts = entry["origin"], [Part.from_json(part) for part in entry["parts"]]
+        stated = sorted((part for part in parts if part.name in names), key=lambda part: part.index)
+        _check_together(stated, parts, f"{origin}, {entry['seq']}")
+        keys = sorted({part.key for part in stated})
+        wrapped = {row.key_id: row for row in queries.wrapped_keys(self._database, origin, entry["seq"], keys)}
+        chunks = queries.parts(self._database, origin, entry["seq"], keys)
         for part in stated:
-            row = wrapped.get(part["key"])
+            row = wrapped.get(part.key)
             if row is None:
                 self.made.erased += 1
                 continue
-            header = queries.segment_header(self._database, entry["origin"], row.segment)
+            header = queries.segment_header(self._database, origin, row.segment)
             if header is None:
-                raise Unverifiable(f"{entry['origin']}: the header of segment {row.segment} is gone")
+                raise Unverifiable(f"{origin}: the header of segment {row.segment} is gone")
             key = WrappedKey(row.key_id, row.counter, row.wrapped, row.segment)
-            dek = self._keyring.part_key(header, key, origin=entry["origin"])
-            stored = [chunk.data for chunk in chunks if (chunk.key_id, chunk.index) == (part["key"], part["index"])]
-            yield part, open_part(Part.from_json(part), stored, dek, entry["origin"]), dek
+            dek = self._keyring.part_key(header, key, origin=origin)
+            stored = [chunk.data for chunk in chunks if (chunk.key_id, chunk.index) == (part.key, part.index)]
+            yield part, open_part(part, stored, dek, origin), dek
+
+
+def _check_together(chosen: Sequence[Part], every: Sequence[Part], where: str) -> None:
+    """Parts that only the key itself opens are chosen all or none: with it others could be opened and guessed at."""
+    under = {part.key for part in chosen if part.is_under_key}
+    left = sorted(part.name for part in every if part.key in under and part not in chosen)
+    if left:
+        raise BundleError(
+            f"{where}: recorded when one key opened all parts of an entry",
+            advice=f"Disclose all of its parts or none; {', '.join(left)} is missing.",
+        )
 
 
 def verifiers() -> dict[str, bytes]:
@@ -492,7 +499,6 @@ def _summary(manifest: Mapping[str, Any], made: Made, wanted: Wanted) -> str:
     if made.parts:
         lines += [
             "",
-            "Content was disclosed. One key seals all parts of an entry: with it, guesses about parts that are not",
-            "here can be tested.",
+            "Content was disclosed: these parts and no others. Nothing here opens the other parts of an entry.",
         ]
     return "\n".join(lines) + "\n"

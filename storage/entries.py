@@ -27,6 +27,7 @@ _OF_GOVERNANCE = ("approval", "lifecycle", "incident", "hold", "erasure", "prune
 _OF_THE_SHARD = ("gap", "recovery", "heartbeat")
 CLOSING = frozenset(("decision", "call"))  # kinds that `closes_call` looks at; the begin entry says which as `record`
 KINDS = frozenset((*_OF_A_CALL, *_ABOUT_DECISIONS, *_OF_GOVERNANCE, *_OF_THE_SHARD))
+_OPENED, _UNDER_KEY = "opening_commit", "plain_commit"  # what commits to a part's plaintext, now and before
 INT_MAX = 2**53  # beyond it a JavaScript verifier would read another number
 
 
@@ -35,7 +36,8 @@ class Part:
     """What an entry says of one sealed part; the bytes themselves travel beside it as PART frames. Nobody changes one.
 
     ``len`` and ``sha256`` are of the stored bytes (all chunks joined), ``chunks`` is how many there are. Who closes
-    the call of a killed writer has no key to make a ``plain_commit`` with: None.
+    the call of a killed writer has no key to make an ``opening_commit`` with: None. Entries of before committed to the
+    plaintext under the key itself (``is_under_key``), in ``plain_commit``: README.md, "Parts".
     """
 
     name: str
@@ -46,11 +48,13 @@ class Part:
     sha256: bytes
     key: str
     dek_commit: bytes
-    plain_commit: bytes | None
+    opening_commit: bytes | None
     chunks: int = 1
+    is_under_key: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The form inside an entry; hashes are base64url."""
+        commit = None if self.opening_commit is None else b64(self.opening_commit)
         return {
             "name": self.name,
             "index": self.index,
@@ -60,13 +64,15 @@ class Part:
             "sha256": b64(self.sha256),
             "key": self.key,
             "dek_commit": b64(self.dek_commit),
-            "plain_commit": None if self.plain_commit is None else b64(self.plain_commit),
+            (_UNDER_KEY if self.is_under_key else _OPENED): commit,
             "chunks": self.chunks,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Part:
         """The inverse; KeyError or ValueError for what no entry of this version holds."""
+        is_under_key = _OPENED not in value
+        commit = value[_UNDER_KEY if is_under_key else _OPENED]
         return cls(
             name=value["name"],
             index=value["index"],
@@ -76,8 +82,9 @@ class Part:
             sha256=unb64(value["sha256"]),
             key=value["key"],
             dek_commit=unb64(value["dek_commit"]),
-            plain_commit=None if value["plain_commit"] is None else unb64(value["plain_commit"]),
+            opening_commit=None if commit is None else unb64(commit),
             chunks=value["chunks"],
+            is_under_key=is_under_key,
         )
 
 
@@ -89,8 +96,9 @@ def spelled(parts: Sequence[Part]) -> bytes:
     """The parts as they stand in an entry, between its brackets: the bytes that orjson makes of ``as_json``, sooner."""
     hashes: list[bytes] = []
     for part in parts:
-        assert part.plain_commit is not None, "whoever closes its own call has sealed the parts itself"
-        hashes += (part.dek_commit, part.plain_commit, part.sha256)
+        assert part.opening_commit is not None, "whoever closes its own call has sealed the parts itself"
+        assert not part.is_under_key, "as above"
+        hashes += (part.dek_commit, part.opening_commit, part.sha256)
     texts = b64_hashes(hashes)
     made = []
     for at, part in enumerate(parts):
@@ -102,7 +110,7 @@ def spelled(parts: Sequence[Part]) -> bytes:
 
 def _part_form(kind: tuple[str, int, str, str, int]) -> bytes:
     name, index, media, encoding, chunks = kind
-    blank: dict[str, Any] = dict.fromkeys(("sha256", "key", "dek_commit", "plain_commit"), TEXT) | {"len": NUMBER}
+    blank: dict[str, Any] = dict.fromkeys(("sha256", "key", "dek_commit", _OPENED), TEXT) | {"len": NUMBER}
     made = {"name": name, "index": index, "media": media, "encoding": encoding, "chunks": chunks, **blank}
     if len(_part_forms) >= _PART_FORMS_MAX:
         _part_forms.clear()

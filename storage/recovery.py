@@ -92,7 +92,7 @@ class Found:
             sha256=self._sha256.digest(),
             key=opened.key_id,
             dek_commit=opened.dek_commit,
-            plain_commit=None,
+            opening_commit=None,
             chunks=self._chunks,
         )
 

@@ -837,14 +837,15 @@ class Bundle {
   }
 
   async checkPart(where, name, part, said) {
-    const dek = unb64(textOf(said, "dek"));
-    if (!same(new Hmac(dek).update(bytesOf("answerable/dek/v1")).digest(), unb64(part.get("dek_commit"))))
+    const opening = said.get("opening") ?? null, dek = said.get("dek") ?? null;
+    if ((opening === null) === (dek === null)) throw new Broken(`${where}: either an opening or a key belongs to it`);
+    const secret = unb64(opening ?? dek), committed = part.get(dek === null ? "opening_commit" : "plain_commit") ?? null;
+    if (dek !== null && !same(new Hmac(secret).update(bytesOf("answerable/dek/v1")).digest(), unb64(part.get("dek_commit"))))
       throw new Broken(`${where}: the key is not the one that the entry commits to`);
     const label = bytesOf(name), length = new Uint8Array(4);
     new DataView(length.buffer).setUint32(0, label.length, true);
-    const running = new Hmac(dek).update(joined(bytesOf("answerable/plain/v1"), length, label));
+    const running = new Hmac(secret).update(joined(bytesOf("answerable/plain/v1"), length, label));
     running.update(await this.file.content(textOf(said, "file")));
-    const committed = part.get("plain_commit") ?? null;
     if (committed === null) this.untold.push(`${where}: the entry does not commit to its plaintext`);
     else if (!same(running.digest(), unb64(committed)))
       throw new Broken(`${where}: the plaintext is not the one that the entry commits to`);

@@ -666,16 +666,22 @@ class Bundle:
             self._check_part(f"{origin}, {seq}, part {name}", name, found[0], said)
 
     def _check_part(self, where, name, part, said):
-        dek = unb64(text_of(said, "dek"))
-        if hmac.new(dek, b"answerable/dek/v1", hashlib.sha256).digest() != unb64(part.get("dek_commit")):
-            raise Broken(f"{where}: the key is not the one that the entry commits to")
+        opening, dek = said.get("opening"), said.get("dek")
+        if (opening is None) == (dek is None):
+            raise Broken(f"{where}: either an opening or a key belongs to it")
+        secret = unb64(opening if dek is None else dek)
+        committed = part.get("opening_commit" if dek is None else "plain_commit")
+        if dek is not None:
+            found = hmac.new(secret, b"answerable/dek/v1", hashlib.sha256).digest()
+            if found != unb64(part.get("dek_commit")):
+                raise Broken(f"{where}: the key is not the one that the entry commits to")
         label = name.encode()
-        running = hmac.new(dek, b"answerable/plain/v1" + struct.pack("<I", len(label)) + label, hashlib.sha256)
+        running = hmac.new(secret, b"answerable/plain/v1" + struct.pack("<I", len(label)) + label, hashlib.sha256)
         for piece in self._file.pieces(text_of(said, "file")):
             running.update(piece)
-        if part.get("plain_commit") is None:
+        if committed is None:
             self._untold.append(f"{where}: the entry does not commit to its plaintext")
-        elif running.digest() != unb64(part["plain_commit"]):
+        elif running.digest() != unb64(committed):
             raise Broken(f"{where}: the plaintext is not the one that the entry commits to")
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import shutil
 import time
 import zipfile
@@ -25,6 +26,7 @@ from gateway.keeper.socket import Listener, command
 from storage import anchors, notes
 from storage.bundlecheck import CLAIMS, BundleReport, check_bundle
 from storage.findings import Verdict
+from storage.ids import b64, unb64
 from storage.keys import Keyring
 from storage.trust import TrustPolicy
 from tests.support.forgeries import members_of
@@ -36,6 +38,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 LOG = "test/log"
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN
 CALLS = 20
+BEFORE = 7  # this decision's parts have no openings
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +100,13 @@ async def bank(tmp_path_factory: pytest.TempPathFactory, loans: Loans) -> AsyncI
         listener = Listener(configuration.data, Commands(keeper.parts, keeper).table())
         await listener.start()
         gateway.journal.heartbeat()
-        decisions = [orjson.loads((await gateway.decide(number)).entry)["id"] for number in range(CALLS)]
+        calls = [await gateway.decide(number, before=number == BEFORE) for number in range(CALLS)]
+        decisions = [orjson.loads(call.entry)["id"] for call in calls]
         gateway.journal.heartbeat()
         [one async for one in command(configuration.data, "settle", {})]
-        await until(lambda: _is_covered(keeper, gateway.journal.origin))
+        recorded = keeper.parts.database.rows("SELECT origin, count() FROM entries GROUP BY origin")
+        assert dict(recorded)[gateway.journal.origin] > CALLS
+        await until(lambda: _is_covered(keeper, recorded))
         index = keeper.parts.database.rows("SELECT max(seq) FROM log")[0][0]
         await until(lambda: b"witness.example" in (anchors.best_note(keeper.parts.database, LOG, index) or b""))
         policy = {"v": 1, "logs": [notes.verifier_key(LOG, public)], "witnesses": [witness.vkey], "quorum": 1}
@@ -111,9 +117,9 @@ async def bank(tmp_path_factory: pytest.TempPathFactory, loans: Loans) -> AsyncI
     await gateway.close()
 
 
-def _is_covered(keeper: Keeper, origin: str) -> bool:
-    ((stored,),) = keeper.parts.database.rows(f"SELECT count() FROM entries WHERE origin = '{origin}'")
-    return keeper.parts.shipping.rounds.logged_below(origin) >= stored > CALLS
+def _is_covered(keeper: Keeper, recorded: list[tuple[Any, ...]]) -> bool:
+    """Explanations, too, which stand in the keeper's own ledger."""
+    return all(keeper.parts.shipping.rounds.logged_below(origin) >= count for origin, count in recorded)
 
 
 def verdicts(report: BundleReport) -> tuple[Verdict, ...]:
@@ -144,6 +150,46 @@ async def test_decisions_are_proven_alone_and_their_content_disclosed_to_whom_ma
     assert verdicts(check_bundle(path, bank.trust)) == (PASS, UNKNOWN, PASS, PASS)
     with zipfile.ZipFile(path) as file:
         assert b'"income"' in file.read("parts/000001")
+
+
+async def test_a_part_that_is_disclosed_opens_no_other_one(bank: Bank) -> None:
+    matter = orjson.dumps({"id": "m", "routes": ["loans"], "from": "2020-01-01", "to": "2100-01-01"}).decode()
+    whole, _ = await bank.bundle(
+        {"decisions": bank.decisions[:1], "parts": ["request", "response"]}, "regulator", matter=matter
+    )
+    path, _ = await bank.bundle({"decisions": bank.decisions[:1], "parts": ["request"]}, "regulator", matter=matter)
+    with zipfile.ZipFile(path) as file, zipfile.ZipFile(whole) as more:
+        (line,) = map(orjson.loads, file.read("parts.jsonl").splitlines())
+        answer = more.read("parts/000002")
+        assert all(answer not in file.read(name) for name in file.namelist())
+    (decision,) = (entry for entry in _entries(path) if entry["kind"] == "decision")
+    secret, stated = unb64(line["opening"]), {part["name"]: part for part in decision["parts"]}
+    asked, answered = stated["request"], stated["response"]
+    assert set(line) == {"origin", "seq", "name", "index", "opening", "file"}
+    assert b64(hmac.digest(secret, b"answerable/dek/v1", "sha256")) != asked["dek_commit"], "it is not the key"
+    guess = b"answerable/plain/v1" + (8).to_bytes(4, "little") + b"response" + answer
+    assert b64(hmac.digest(secret, guess, "sha256")) != answered["opening_commit"], "the right guess cannot be told"
+    derived = b"answerable/opening/v1" + (1).to_bytes(4, "little") + (8).to_bytes(4, "little") + b"response"
+    assert hmac.digest(secret, derived, "sha256") != unb64(_line(whole, 1)["opening"])
+
+
+async def test_parts_without_openings_are_disclosed_all_or_none(bank: Bank) -> None:
+    matter = orjson.dumps({"id": "m", "routes": ["loans"], "from": "2020-01-01", "to": "2100-01-01"}).decode()
+    asked = {"decisions": bank.decisions[BEFORE : BEFORE + 1]}
+    path, _ = await bank.bundle(asked)
+    assert verdicts(check_bundle(path, bank.trust)) == (PASS, UNKNOWN, PASS, PASS)
+    refused = await bank.ask(asked | {"parts": ["request"]}, "regulator", matter=matter)
+    assert (refused["exit"], refused["error"]["code"]) == (2, "bundle_impossible")
+    assert "response is missing" in refused["error"]["advice"]
+    assert not (bank.folder / f"{bank.made}.zip").exists()
+    path, made = await bank.bundle(asked | {"parts": ["request", "response"]}, "regulator", matter=matter)
+    assert (made["parts"], set(_line(path, 0))) == (2, {"origin", "seq", "name", "index", "dek", "file"})
+    assert verdicts(check_bundle(path, bank.trust)) == (PASS, UNKNOWN, PASS, PASS)
+
+
+def _line(path: Path, at: int) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as file:
+        return dict(orjson.loads(file.read("parts.jsonl").splitlines()[at]))
 
 
 async def test_a_route_in_a_period_is_complete_from_heartbeat_to_heartbeat(bank: Bank) -> None:
@@ -335,7 +381,7 @@ def _swap(lines: list[bytes]) -> None:
 
 def _other_key(lines: list[bytes]) -> None:
     said = orjson.loads(lines[0])
-    lines[0] = orjson.dumps(said | {"dek": "A" * 43}) + b"\n"
+    lines[0] = orjson.dumps(said | {"opening": "A" * 43}) + b"\n"
 
 
 FORGERIES: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
@@ -365,7 +411,7 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
     ),
     "the log left out of the file": (lambda members: members.pop("log.json") and None, "authenticity"),
     "a part's text": (_replace("parts/000001", b'"income"', b'"Income"'), "integrity"),
-    "a part's key": (_lines("parts.jsonl", _other_key), "integrity"),
+    "a part's opening": (_lines("parts.jsonl", _other_key), "integrity"),
     "a part that no entry has": (_replace("parts.jsonl", b'"index":0', b'"index":9'), "integrity"),
     "an entry of a scope": (_lines("entries.jsonl", lambda lines: lines.pop(5)), "integrity"),
     "a scope that is larger": (

@@ -19,7 +19,19 @@ from storage.errors import Unverifiable
 from storage.strictjson import parse
 from storage.trust import TrustPolicy
 from tests.integration.test_bundle_verifiers import Script, theirs, verdicts
-from tests.support.handmade import Handmade, Key, Members, Neutral, deflated, part, verifier_key, zipped
+from tests.support.handmade import (
+    DEK,
+    OPENING,
+    UNDER_KEY,
+    Handmade,
+    Key,
+    Members,
+    Neutral,
+    deflated,
+    part,
+    verifier_key,
+    zipped,
+)
 
 pytestmark = [pytest.mark.needs("node"), pytest.mark.timeout(120)]
 
@@ -187,11 +199,27 @@ CASES: dict[str, tuple[Handmade, str]] = {
         f"a part with {changes}": (Handmade(part=changes), expected)
         for changes, expected in [
             *(({"index": odd}, FALSE) for odd in (0.0, False, "0", 1)),
-            ({"plain_commit": None}, "UPPP2"),
-            *(({"plain_commit": odd}, FALSE) for odd in (3, "", part()["plain_commit"] + "=", "A" * 43)),
-            *(({"dek_commit": odd}, FALSE) for odd in (None, "A" * 43)),
+            *(({"opening_commit": odd}, "UPPP2") for odd in (None, ...)),
+            *(({"opening_commit": odd}, FALSE) for odd in (3, "", part()["opening_commit"] + "=", "A" * 43)),
+            *(({"dek_commit": odd}, HOLDS) for odd in (None, ..., "A" * 43)),  # it has no part in this
+            ({"opening_commit": ..., "plain_commit": part()["opening_commit"]}, "UPPP2"),
         ]
     },
+    **{
+        f"a part of before with {changes}": (Handmade(part=UNDER_KEY | changes, secrets={"dek": DEK}), expected)
+        for changes, expected in [
+            ({}, HOLDS),
+            *(({"plain_commit": odd}, "UPPP2") for odd in (None, ...)),
+            *(({"plain_commit": odd}, FALSE) for odd in (3, "", UNDER_KEY["plain_commit"] + "=", "A" * 43)),
+            *(({"dek_commit": odd}, FALSE) for odd in (None, ..., "A" * 43, 3)),
+            ({"opening_commit": UNDER_KEY["plain_commit"], "plain_commit": ...}, "UPPP2"),
+        ]
+    },
+    "a part without a secret": (Handmade(secrets={}), FALSE),
+    "a part with two secrets": (Handmade(part=UNDER_KEY, secrets={"dek": DEK, "opening": OPENING}), FALSE),
+    "a part with a short secret": (Handmade(secrets={"opening": OPENING[:31]}), FALSE),
+    "a part with another opening": (Handmade(secrets={"opening": DEK}), FALSE),
+    "a part of before with another key": (Handmade(part=UNDER_KEY, secrets={"dek": OPENING}), FALSE),
     **{
         f"a heartbeat that states {scopes}": (Handmade(scopes=scopes), expected)
         for scopes, expected in [

@@ -148,7 +148,9 @@ def open_parts(entry: dict[str, Any], found: dict[str, Any], master: X25519Priva
             plain.append(zstandard.decompress(packed) if part["encoding"] == "zstd" else packed)
         name = part["name"].encode()
         message = b"answerable/plain/v1" + struct.pack("<I", len(name)) + name + b"".join(plain)
-        assert part["plain_commit"] in (None, b64(hmac.digest(dek, message, "sha256")))
+        opening = b"answerable/opening/v1" + struct.pack("<II", part["index"], len(name)) + name
+        secret = hmac.digest(dek, opening, "sha256")
+        assert part["opening_commit"] in (None, b64(hmac.digest(secret, message, "sha256")))
         assert b64(hmac.digest(dek, b"answerable/dek/v1", "sha256")) == part["dek_commit"]
         opened[part["name"]] = b"".join(plain)
     return opened
@@ -180,7 +182,7 @@ async def test_a_stranger_reads_a_journal_with_what_the_readme_says(tmp_path: Pa
         "request": b'{"income":4000}' * 60,
         "response": b"denied",
     }
-    assert entries[streamed.seq]["parts"][0]["plain_commit"] is not None
+    assert entries[streamed.seq]["parts"][0]["opening_commit"] is not None
     assert open_parts(entries[streamed.seq], found, master) == {"response": b"data: 0\n\ndata: 1\n\ndata: 2\n\n"}
     await journal.close()
 

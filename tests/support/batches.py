@@ -267,6 +267,6 @@ def described(name: str, part: StoredPart, chunks: int = 1, *, dek: bytes = byte
         sha256=sha256(part.data).digest(),
         key=part.key_id,
         dek_commit=hmac.digest(dek, b"answerable/dek/v1", "sha256"),
-        plain_commit=os.urandom(32),
+        opening_commit=os.urandom(32),
         chunks=chunks,
     )

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 Members = dict[str, bytes]
 DEK = b"k" * 32
+OPENING = b"o" * 32
 PLAIN = b"hello"
 
 
@@ -106,16 +107,19 @@ def cosignature(signed: str, name: str, key: Signer, seconds: int) -> str:
     return f"\u2014 {name} {standard(_key_id(name, 4, key.public) + struct.pack('>Q', seconds) + signature)}\n"
 
 
-def part(**changes: Any) -> dict[str, Any]:
-    """What an entry says of a part `request` that holds `PLAIN`."""
+def _commit(secret: bytes) -> str:
     label = b"answerable/plain/v1" + struct.pack("<I", 7) + b"request"
-    said = {
-        "name": "request",
-        "index": 0,
-        "dek_commit": b64(hmac.digest(DEK, b"answerable/dek/v1", "sha256")),
-        "plain_commit": b64(hmac.digest(DEK, label + PLAIN, "sha256")),
-    }
-    return said | changes
+    return b64(hmac.digest(secret, label + PLAIN, "sha256"))
+
+
+def part(**changes: Any) -> dict[str, Any]:
+    """What an entry says of a part `request` that holds `PLAIN`; a change to ... takes a member away."""
+    dek_commit = b64(hmac.digest(DEK, b"answerable/dek/v1", "sha256"))
+    said = {"name": "request", "index": 0, "dek_commit": dek_commit, "opening_commit": _commit(OPENING)} | changes
+    return {key: value for key, value in said.items() if value is not ...}
+
+
+UNDER_KEY = {"opening_commit": ..., "plain_commit": _commit(DEK)}  # as it was before parts had openings
 
 
 @dataclass(kw_only=True)
@@ -132,6 +136,7 @@ class Handmade:
     has_log: bool = True
     decision: dict[str, Any] = field(default_factory=dict)
     part: dict[str, Any] = field(default_factory=dict)
+    secrets: dict[str, bytes] = field(default_factory=lambda: {"opening": OPENING})  # that come with the part
     scopes: Any = field(default_factory=lambda: [["x", "r", 1]])  # that the last heartbeat states
     claim: dict[str, Any] | None = field(default_factory=dict)  # None: nothing is claimed to be complete
     leaf: dict[str, Any] = field(default_factory=dict)
@@ -186,7 +191,8 @@ class Handmade:
         leaves = [leaf(entry) for entry in entries]
         signed = note(self.origin, len(leaves), root(leaves), self.key)
         paths: list[list[str]] = [[] if self.is_whole else [b64(n) for n in path(at, leaves)] for at in range(3)]
-        disclosed = {"origin": self.origin, "seq": 1, "name": "request", "index": 0, "dek": b64(DEK), "file": "parts/1"}
+        disclosed: dict[str, Any] = {"origin": self.origin, "seq": 1, "name": "request", "index": 0, "file": "parts/1"}
+        disclosed |= {key: b64(raw) for key, raw in self.secrets.items()}
         made: Members = {
             "entries.jsonl": b"".join(entry + b"\n" for entry in entries),
             "paths.jsonl": b"".join(written(each) + b"\n" for each in paths),

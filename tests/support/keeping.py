@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import hmac
 import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +84,16 @@ class Gateway:
     async def close(self) -> None:
         await self.journal.close()
 
-    async def decide(self, number: int, **changes: Any) -> Appended:
-        """One buffered decision about applicant `number`."""
+    async def decide(self, number: int, *, before: bool = False, **changes: Any) -> Appended:
+        """One buffered decision about applicant `number`; `before`: its parts as they were before they had openings."""
         self.journal.admit("default", "loans")
         request, answer = self.bodies(number)
         key = self.journal.new_key()
         asked_part, asked_bytes = key.sealer.seal("request", "application/json", request, 0)
         answered_part, answered_bytes = key.sealer.seal("response", "application/json", answer, 1)
-        draft = self.draft(
-            "decision", self.journal.new_id(), parts=(asked_part, answered_part), size=len(answer), **changes
-        )
+        sealed = [(asked_part, request), (answered_part, answer)]
+        parts = tuple(_under_key(part, plain, key.sealer.dek) if before else part for part, plain in sealed)
+        draft = self.draft("decision", self.journal.new_id(), parts=parts, size=len(answer), **changes)
         return await self.journal.append(draft, parts=[asked_bytes, answered_bytes], key=key, closes=True)
 
     async def stream(self, number: int, *, pieces: int = 3) -> "Streaming":
@@ -157,6 +159,12 @@ class Gateway:
             prev=prev,
             fields=fields | changes,
         )
+
+
+def _under_key(part: Part, plaintext: bytes, dek: bytes) -> Part:
+    name = part.name.encode()
+    message = b"answerable/plain/v1" + len(name).to_bytes(4, "little") + name + plaintext
+    return replace(part, opening_commit=hmac.digest(dek, message, "sha256"), is_under_key=True)
 
 
 class Streaming:

@@ -33,7 +33,7 @@ def test_an_entry_is_one_line_of_sorted_json_with_every_common_field() -> None:
         sha256=b"s" * 32,
         key="k",
         dek_commit=b"d" * 32,
-        plain_commit=b"p" * 32,
+        opening_commit=b"p" * 32,
     )
     entry = entries.encode(
         _draft(parts=(part,), prev=(Ref("b", b"l" * 32),), fields={"status": 200, "note": "a\nb"}),

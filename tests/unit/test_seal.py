@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from storage import seal
 from storage.entries import Part
 from storage.errors import Unverifiable
+from storage.ids import b64
 from storage.segment import OpenPart, StoredPart
 
 DEK = bytes(range(32))
@@ -44,8 +45,34 @@ def test_a_part_opens_to_what_was_sealed_and_is_compressed_where_it_pays(
 def test_a_disclosed_plaintext_is_checked_with_hmac_alone() -> None:
     part, _ = _sealer().seal("response", "text/plain", b"approved", 0)
     message = b"answerable/plain/v1" + (8).to_bytes(4, "little") + b"response" + b"approved"
-    assert part.plain_commit == hmac.digest(DEK, message, "sha256") == seal.plain_commit(DEK, "response", b"approved")
+    opening = b"answerable/opening/v1" + bytes(4) + (8).to_bytes(4, "little") + b"response"
+    secret = hmac.digest(DEK, opening, "sha256")
+    assert secret == seal.opening(DEK, "response", 0)
+    assert part.opening_commit == hmac.digest(secret, message, "sha256")
+    assert part.opening_commit == seal.plain_commit(secret, "response", b"approved")
     assert part.dek_commit == hmac.digest(DEK, b"answerable/dek/v1", "sha256")
+
+
+def test_each_part_has_an_opening_of_its_own() -> None:
+    places = [(name, index) for name in ("request", "response", "") for index in (0, 1, 255, 256)]
+    assert len({seal.opening(DEK, *place) for place in places} | {seal.dek_commit(DEK), DEK}) == len(places) + 2
+
+
+def test_parts_of_before_committed_under_the_key_itself_and_open_as_they_did() -> None:
+    part, stored = _sealer().seal("response", "text/plain", b"approved", 0)
+    said = part.as_json()
+    del said["opening_commit"]
+    message = b"answerable/plain/v1" + (8).to_bytes(4, "little") + b"response" + b"approved"
+    said["plain_commit"] = b64(hmac.digest(DEK, message, "sha256"))
+    old = Part.from_json(said)
+    assert old.as_json() == said, "a begin entry's parts are stated again as they are"
+    assert seal.open_part(old, [stored.data], DEK, ORIGIN) == b"approved"
+    assert Part.from_json(said | {"plain_commit": None}).as_json() == said | {"plain_commit": None}
+    for forged in (said | {"plain_commit": b64(bytes(32))}, said | {"opening_commit": said["plain_commit"]}):
+        with pytest.raises(Unverifiable):
+            seal.open_part(Part.from_json(forged), [stored.data], DEK, ORIGIN)
+    with pytest.raises(KeyError):
+        Part.from_json({name: value for name, value in said.items() if name != "plain_commit"})
 
 
 @pytest.mark.parametrize("media", ["text/event-stream", "application/octet-stream"])
@@ -84,7 +111,7 @@ def test_no_change_of_stored_bytes_key_origin_or_entry_goes_unnoticed() -> None:
         (replace(part, media="text/html"), [one, two], DEK, ORIGIN),
         (replace(part, index=1), [one, two], DEK, ORIGIN),
         (replace(part, encoding="identity"), [one, two], DEK, ORIGIN),
-        (replace(part, plain_commit=bytes(32)), [one, two], DEK, ORIGIN),
+        (replace(part, opening_commit=bytes(32)), [one, two], DEK, ORIGIN),
     ]
     assert seal.open_part(part, [one, two], DEK, ORIGIN) == b"onetwo"
     for forged, stored, dek, origin in forgeries:
@@ -131,7 +158,7 @@ def test_the_first_chunk_of_a_stream_says_what_it_opens() -> None:
         dek_commit=part.dek_commit,
     )
     assert second.opens is None
-    assert seal.open_part(replace(part, plain_commit=None), [first.data, second.data], DEK, ORIGIN) == b"xy"
+    assert seal.open_part(replace(part, opening_commit=None), [first.data, second.data], DEK, ORIGIN) == b"xy"
 
 
 def test_damaged_or_boundless_compression_is_refused() -> None:
