@@ -33,7 +33,7 @@ contract: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	ANSWERABLE_KILLS=300 ANSWERABLE_AWAY_S=60 ANSWERABLE_SOAK_S=600 $(RUN)/python -m pytest tests/fault --timeout 3600 $(ARGS)
-	ANSWERABLE_BUNDLES_FORGED=100000 $(RUN)/python -m pytest tests/integration/test_bundle_verifiers.py --timeout 7200
+	ANSWERABLE_BUNDLES_FORGED=100000 $(RUN)/python -m pytest tests/integration/test_bundle_verifiers.py tests/integration/test_bundles_by_hand.py --timeout 14400
 
 bench: $(VENV)/.dev
 	$(RUN)/python -m load_tests $(ARGS)

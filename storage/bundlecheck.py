@@ -6,6 +6,7 @@ Four claims, in this order: integrity, completeness, freshness, authenticity. No
 from __future__ import annotations
 
 import hmac
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from storage.trust import TrustPolicy
 
 CLAIMS: Final = ("integrity", "completeness", "freshness", "authenticity")
 UNTOLD: Final = "integrity does not hold: nothing else can be told"
+LISTED_MAX: Final = 10_000  # origins, and scopes: each costs a signature, or a search
 INTEGER_MAX: Final = (1 << 53) - 1
 
 
@@ -185,7 +187,7 @@ class _Check:
 
     def _origins(self, key: bytes) -> dict[str, _Origin]:
         origins: dict[str, _Origin] = {}
-        for said in _list(self._manifest, "origins"):
+        for said in _listed(self._manifest, "origins"):
             name, note = _text(said, "origin"), _text(said, "checkpoint").encode()
             if name in origins:
                 _fail(f"{name} stands twice in the manifest")
@@ -321,21 +323,23 @@ class _Check:
         return {(_text(said, "origin"), _text(said, "tenant"), _route(said)) for said in self._scopes()}
 
     def _scopes(self) -> list[dict[str, Any]]:
-        return _list(self._manifest, "scopes")
+        return _listed(self._manifest, "scopes")
 
     def _completeness(self) -> tuple[Verdict, str]:
         scopes = self._scopes()
         if not scopes:
             return Verdict.UNKNOWN, "nothing is claimed to be complete"
+        ordered: dict[tuple[str, str, str | None], list[int]] = {}
         for said in scopes:
             scope = (_text(said, "origin"), _text(said, "tenant"), _route(said))
             low, high = self._bound(said, "from", scope), self._bound(said, "to", scope)
             where = f"{scope[0]}: {scope[1]}, {scope[2]}"
             if low > high:
                 _fail(f"{where}: it ends before it begins")
-            there = self._content.counted.get(scope, set())
-            missing = next((number for number in range(low, high) if number not in there), None)
-            if missing is not None:
+            there = ordered.setdefault(scope, sorted(self._content.counted.get(scope, ())))
+            if bisect_left(there, high) - bisect_left(there, low) != high - low:
+                known = self._content.counted.get(scope, ())
+                missing = next(number for number in range(low, high) if number not in known)
                 _fail(f"{where}: entry {missing} of the scope is not here")
         return Verdict.PASS, f"held whole: {len(scopes)}, heartbeat to heartbeat; of the ledgers named, no others"
 
@@ -448,6 +452,13 @@ def _list(said: Mapping[str, Any], name: str, *, of: type = dict) -> list[Any]:
     if not isinstance(value, list) or not all(isinstance(each, of) for each in value):
         _fail(f"{name}: expected a list")
     return value
+
+
+def _listed(said: Mapping[str, Any], name: str) -> list[Any]:
+    found = _list(said, name)
+    if len(found) > LISTED_MAX:
+        _fail(f"{name}: more than {LISTED_MAX}")
+    return found
 
 
 def _route(said: Mapping[str, Any]) -> str | None:

@@ -10,6 +10,7 @@ imports none of it, so that a fault there is not repeated here. Exit 0: holds, 1
 import argparse
 import base64
 import binascii
+import bisect
 import hashlib
 import hmac
 import json
@@ -22,7 +23,7 @@ from datetime import datetime, timezone
 FORMAT = "answerable/bundle/v1"
 FILES_MAX, CONTENT_BYTES_MAX, MANIFEST_BYTES_MAX = 20_000, 2 << 30, 64 << 20
 LINE_BYTES_MAX, DEPTH_MAX, INTEGER_MAX, SIZE_MAX = 1 << 20, 100, (1 << 53) - 1, (1 << 63) - 1
-NOTE_BYTES_MAX, SIGNATURES_MAX = 1 << 20, 100
+NOTE_BYTES_MAX, SIGNATURES_MAX, LISTED_MAX = 1 << 20, 100, 10_000
 NAME = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -201,11 +202,13 @@ def integer_of(said, name):
     return value
 
 
-def list_of(said, name, kind):
+def list_of(said, name, kind, most=None):
     """A member that is a list of `kind`."""
     value = said.get(name)
     if not isinstance(value, list) or not all(isinstance(each, kind) for each in value):
         raise Broken(f"{name}: expected a list")
+    if most is not None and len(value) > most:
+        raise Broken(f"{name}: more than {most}")
     return value
 
 
@@ -533,7 +536,7 @@ class Bundle:
         stated = unb64(text_of(self._manifest, "key"))
         key = stated if self._policy is None else self._policy.logs.get(self._log_name(), stated)
         origins = {}
-        for said in list_of(self._manifest, "origins", dict):
+        for said in list_of(self._manifest, "origins", dict, LISTED_MAX):
             name = text_of(said, "origin")
             if name in origins or type(said.get("whole")) is not bool:
                 raise Broken(f"{name} stands twice, or is neither whole nor not")
@@ -566,7 +569,7 @@ class Bundle:
                 raise Broken(f"{name} is not what the manifest says")
 
     def _check_entries(self, origins):
-        claimed = {self._scope(said) for said in list_of(self._manifest, "scopes", dict)}
+        claimed = {self._scope(said) for said in list_of(self._manifest, "scopes", dict, LISTED_MAX)}
         has_parts = "parts.jsonl" in self._file.members
         paths, before = self._file.lines("paths.jsonl"), (b"", -1)
         for raw in self._file.lines("entries.jsonl"):
@@ -690,18 +693,20 @@ class Bundle:
         return text_of(said, "origin"), text_of(said, "tenant"), None if route is None else text_of(said, "route")
 
     def _completeness(self):
-        scopes = list_of(self._manifest, "scopes", dict)
+        scopes = list_of(self._manifest, "scopes", dict, LISTED_MAX)
         if not scopes:
             return UNKNOWN, "nothing is claimed to be complete"
+        ordered = {}
         for said in scopes:
             scope = self._scope(said)
             low, high = self._bound(said, "from", scope), self._bound(said, "to", scope)
-            there = self._counted.get(scope, set())
             if low > high:
                 raise Broken(f"{scope[0]}: a scope ends before it begins")
-            for number in range(low, high):
-                if number not in there:
-                    raise Broken(f"{scope[0]}: {scope[1]}, {scope[2]}: entry {number} of the scope is not here")
+            known = self._counted.get(scope, set())
+            there = ordered.setdefault(scope, sorted(known))
+            if bisect.bisect_left(there, high) - bisect.bisect_left(there, low) != high - low:
+                number = next(number for number in range(low, high) if number not in known)
+                raise Broken(f"{scope[0]}: {scope[1]}, {scope[2]}: entry {number} of the scope is not here")
         return PASS, f"held whole: {len(scopes)}, heartbeat to heartbeat; of the ledgers named, no others"
 
     def _bound(self, said, name, scope):

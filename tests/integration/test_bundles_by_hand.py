@@ -5,20 +5,29 @@ Each bundle is signed by whoever changed it, so the change itself is judged, and
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import random
 import struct
+import subprocess
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import orjson
 import pytest
 
+from storage import ed25519
 from storage.bundlecheck import check_bundle
 from storage.errors import Unverifiable
 from storage.strictjson import parse
 from storage.trust import TrustPolicy
-from tests.integration.test_bundle_verifiers import Script, theirs, verdicts
+from tests.integration.test_bundle_verifiers import COUNT, VERIFIER, Script, theirs, verdicts
+from tests.support.forgeries import altered, respelled
 from tests.support.handmade import (
     DEK,
     OPENING,
@@ -35,6 +44,7 @@ from tests.support.handmade import (
 
 pytestmark = [pytest.mark.needs("node"), pytest.mark.timeout(120)]
 
+verifier = functools.cache(theirs)
 HOLDS = "PPPP0"  # integrity, completeness, freshness, authenticity; the exit code
 FALSE = "FUUU1"
 FOREIGN = "UUUU2"
@@ -52,10 +62,15 @@ def told(path: Path, policy: bytes | None, script: Script) -> dict[str, str]:
     brought = None if policy is None else TrustPolicy.parse(parse(policy))
     reports = {
         "ours": verdicts(check_bundle(path, brought).as_json()),
-        "Python": verdicts(theirs().verify(str(path), policy)),
+        "Python": verdicts(verifier().verify(str(path), policy)),
         "JavaScript": script.verify(path, policy),
     }
-    return {who: "".join(verdict[0] for verdict in said[:-1]) + said[-1] for who, said in reports.items()}
+    return {who: letters(said) for who, said in reports.items()}
+
+
+def letters(said: tuple[str, ...]) -> str:
+    """Four verdicts and an exit code."""
+    return "".join(verdict[0] for verdict in said[:-1]) + said[-1]
 
 
 def check(raw: bytes, expected: str, tmp_path: Path, script: Script, *, policy: bytes | None) -> None:
@@ -243,6 +258,24 @@ CASES: dict[str, tuple[Handmade, str]] = {
             ({"tenant": None}, FALSE),
         ]
     },
+    "a claim 10,000 times": (Handmade(claims=10_000), HOLDS),
+    "a claim 10,001 times": (Handmade(claims=10_001), FALSE),
+    "a claim of negative numbers": (
+        Handmade(scopes=[["x", "r", -1], ["x", "r", 0]], claim={"from": {"seq": 2, "n": -1}, "to": {"seq": 2, "n": 0}}),
+        "PFPP1",
+    ),
+    "a claim from minus one to minus one": (
+        Handmade(scopes=[["x", "r", -1]], claim={"from": {"seq": 2, "n": -1}, "to": {"seq": 2, "n": -1}}),
+        HOLDS,
+    ),
+    "a claim up to 2^53 - 1": (
+        Handmade(scopes=[["x", "r", 2**53 - 1]], claim={"to": {"seq": 2, "n": 2**53 - 1}}),
+        "PFPP1",
+    ),
+    "10,001 ledgers": (
+        Handmade(raw_manifest=lambda raw: raw.replace(b'"origins":[', b'"origins":[' + b"{}," * 10_000)),
+        FALSE,
+    ),
     "a claim of no route": (Handmade(decision={"route": None}, scopes=[["x", None, 1]], claim={"route": None}), HOLDS),
     **{
         f"a policy with {changes}": (Handmade(policy_changes=changes), expected)
@@ -418,7 +451,132 @@ def test_what_is_no_trust_policy_is_refused_by_all_three(name: str, tmp_path: Pa
     path.write_bytes(Handmade().zipped())
     with pytest.raises(Unverifiable):
         TrustPolicy.parse(orjson.loads(policy))
-    module = theirs()
+    module = verifier()
     with pytest.raises(module.NotUnderstood):
         module.verify(str(path), policy)
     assert script.verify(path, policy)[-1] == "-1", "it throws"
+
+
+RESIGNED = ("raw_entry", "raw_beat", "raw_leaf", "raw_manifest", "raw_policy", "log.json", "parts.jsonl", "nothing")
+
+
+def _resigned(roll: random.Random) -> tuple[str, Handmade]:
+    """One document is another one, and signed as it is."""
+    made = Handmade(is_whole=roll.random() < 0.2, has_log=roll.random() < 0.9, claim=roll.choice([{}, {}, None]))
+    if roll.random() < 0.3:
+        made.part, made.secrets = dict(UNDER_KEY), {"dek": DEK}
+    where, change = roll.choice(RESIGNED), roll.choice([altered, altered, altered, respelled])
+
+    def changed(raw: bytes) -> bytes:
+        other = change(raw.rstrip(b"\n"), roll)
+        return raw if b"\xff" in other else other  # neither a text within JSON nor a policy can be handed on so
+
+    if where.startswith("raw_"):
+        setattr(made, where, changed)
+    elif where != "nothing" and (where != "log.json" or made.has_log):
+        made.member = {where: lambda raw: changed(raw) + b"\n"}
+    return where, made
+
+
+def _expected(made: Handmade, *, is_trusted: bool) -> str:
+    """Of what nobody changed."""
+    complete, fresh = "U" if made.claim is None else "P", "P" if is_trusted and made.has_log else "U"
+    authentic = ("P" if made.has_log else "F") if is_trusted else "U"
+    return f"P{complete}{fresh}{authentic}{int(authentic == 'F')}"
+
+
+def _said(path: Path, policy: bytes | None, script: Script) -> dict[str, str]:
+    """As `told`; `refused` by those for whom the policy is none."""
+    module, said = verifier(), dict.fromkeys(("ours", "Python"), "refused")
+    with contextlib.suppress(Unverifiable):
+        brought = None if policy is None else TrustPolicy.parse(parse(policy))
+        said["ours"] = letters(verdicts(check_bundle(path, brought).as_json()))
+    with contextlib.suppress(module.NotUnderstood):
+        said["Python"] = letters(verdicts(module.verify(str(path), policy)))
+    found = script.verify(path, policy)
+    said["JavaScript"] = "refused" if found[0].startswith("threw Error:") else letters(found)  # no TypeError
+    return said
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("round_", range(2))
+def test_they_agree_on_whatever_the_forger_signed(tmp_path: Path, script: Script, round_: int) -> None:
+    roll, outcomes = random.Random(100 + round_), Counter[str]()
+    path = tmp_path / "resigned.zip"
+    for number in range(COUNT // 4):
+        where, made = _resigned(roll)
+        is_trusted = roll.random() < 0.8
+        path.write_bytes(made.zipped())
+        policy = made.policy if is_trusted else None
+        said = _said(path, policy, script)
+        assert len(set(said.values())) == 1, f"round {round_}, number {number}, {where}: {said} {policy!r}"
+        if where == "nothing":
+            assert said["ours"] == _expected(made, is_trusted=is_trusted)
+        outcomes[said["ours"][-1]] += 1
+    assert min(outcomes[code] for code in "012d") >= COUNT // 1000, outcomes
+
+
+def _encoded(point: tuple[int, ...], prime: int) -> bytes:
+    shrunk = pow(point[2], prime - 2, prime)
+    return (point[1] * shrunk % prime | (point[0] * shrunk % prime & 1) << 255).to_bytes(32, "little")
+
+
+def _multiple(module: ModuleType, scalar: int, point: tuple[int, ...]) -> tuple[int, ...]:
+    made: tuple[int, ...] = (0, 1, 1, 0)
+    for bit in f"{scalar:b}":
+        made = module._add(made, made)
+        made = module._add(made, point) if bit == "1" else made
+    return made
+
+
+def _odd_signatures(module: ModuleType, roll: random.Random, count: int) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(key, message, signature) with points of small and mixed order, odd spellings, and scalars beyond the order."""
+    prime, order = module.P, module.L
+    # of order 8 L: RFC 8032's curve has a cofactor of 8
+    some = next(p for y in range(2, 99) if (p := module._point(y.to_bytes(32, "little"))) and _is_mixed(module, p))
+    small = [_multiple(module, order * n, some) for n in range(8)]
+    odd = [(prime + y | sign << 255).to_bytes(32, "little") for y in range(19) for sign in (0, 1)]
+    odd += [(y | 1 << 255).to_bytes(32, "little") for y in (1, prime - 1)] + [_encoded(p, prime) for p in small]
+    for _ in range(count):
+        secret, nonce, message = roll.randrange(1, order), roll.randrange(1, order), roll.randbytes(roll.randrange(40))
+        key, r = (
+            _encoded(module._add(_multiple(module, scalar, module.BASE), roll.choice([*small[:1] * 12, *small])), prime)
+            for scalar in (secret, nonce)
+        )
+        if roll.random() < 0.4:
+            key, secret = roll.choice(odd), 0
+        if roll.random() < 0.3:
+            r, nonce = roll.choice(odd), 0
+        k = int.from_bytes(hashlib.sha512(r + key + message).digest(), "little") % order
+        s = (nonce + k * secret) % order + roll.choice([0, 0, 0, 0, 1, 15]) * order
+        yield key, message, r + s.to_bytes(33, "little")[:32]
+
+
+def _is_mixed(module: ModuleType, point: tuple[int, ...]) -> bool:
+    return _encoded(_multiple(module, module.L * 4, point), module.P) != NEUTRAL
+
+
+def test_the_three_take_the_same_signatures_whatever_points_they_are_made_of(tmp_path: Path) -> None:
+    module = verifier()
+    cases = list(_odd_signatures(module, random.Random(7), 600))
+    run = """
+    const { ed25519Holds } = await import(process.argv[1]), { createInterface } = await import("node:readline");
+    for await (const line of createInterface({ input: process.stdin })) {
+      const [key, message, signature] = JSON.parse(line).map((hex) => new Uint8Array(Buffer.from(hex, "hex")));
+      console.log(ed25519Holds(key, message, signature));
+    }"""
+    argv = ["node", "--input-type=module", "-e", run, VERIFIER.with_suffix(".mjs").as_uri()]
+    lines = b"".join(orjson.dumps([raw.hex() for raw in case]) + b"\n" for case in cases)
+    done = subprocess.run(argv, input=lines, capture_output=True, check=True, timeout=60, cwd=tmp_path)
+    script = [line == "true" for line in done.stdout.decode().split()]
+    python = [module.ed25519_holds(*case) for case in cases]
+    ours = []
+    for key, message, signature in cases:
+        try:
+            ed25519.verify(key, signature, message, said="no")
+        except Unverifiable:
+            ours.append(False)
+        else:
+            ours.append(True)
+    assert ours == python == script
+    assert 0.1 * len(cases) < sum(ours) < 0.9 * len(cases)

@@ -73,7 +73,14 @@ def _semantic(whole: bytes, roll: random.Random) -> bytes:
     """One value of a document is another one, or gone, or there twice."""
     members = members_of(whole)
     name, at, lines = _document(members, roll)
-    document = orjson.loads(lines[at])
+    lines[at] = altered(lines[at], roll)
+    _put(members, name, lines)
+    return packed(members)
+
+
+def altered(raw: bytes, roll: random.Random) -> bytes:
+    """A JSON document in which one value is another one, or gone, or there twice."""
+    document = orjson.loads(raw)
     places: list[tuple[Any, Any]] = []
     waiting = [document]
     while waiting:
@@ -85,9 +92,7 @@ def _semantic(whole: bytes, roll: random.Random) -> bytes:
     if places:
         holder, key = roll.choice(places)
         _change(holder, key, roll)
-    lines[at] = orjson.dumps(document)
-    _put(members, name, lines)
-    return packed(members)
+    return orjson.dumps(document)
 
 
 def _change(holder: Any, key: Any, roll: random.Random) -> None:
@@ -120,7 +125,13 @@ def _spelling(whole: bytes, roll: random.Random) -> bytes:
     """A document is spelled otherwise: some readers would take it."""
     members = members_of(whole)
     name, at, lines = _document(members, roll)
-    raw = lines[at]
+    lines[at] = respelled(lines[at], roll)
+    _put(members, name, lines)
+    return packed(members)
+
+
+def respelled(raw: bytes, roll: random.Random) -> bytes:
+    """A JSON document that is spelled otherwise, and perhaps is none."""
     changes: list[Callable[[bytes], bytes]] = [
         lambda raw: b"\xef\xbb\xbf" + raw,
         lambda raw: raw + b" ",
@@ -139,9 +150,7 @@ def _spelling(whole: bytes, roll: random.Random) -> bytes:
         lambda raw: raw.replace(b"/", b"\\/", 1),
         lambda raw: raw.rstrip(b"}"),
     ]
-    lines[at] = roll.choice(changes)(raw)
-    _put(members, name, lines)
-    return packed(members)
+    return roll.choice(changes)(raw)
 
 
 def _lines(whole: bytes, roll: random.Random) -> bytes:

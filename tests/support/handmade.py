@@ -139,12 +139,15 @@ class Handmade:
     secrets: dict[str, bytes] = field(default_factory=lambda: {"opening": OPENING})  # that come with the part
     scopes: Any = field(default_factory=lambda: [["x", "r", 1]])  # that the last heartbeat states
     claim: dict[str, Any] | None = field(default_factory=dict)  # None: nothing is claimed to be complete
+    claims: int = 1
     leaf: dict[str, Any] = field(default_factory=dict)
     log: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
     policy_changes: dict[str, Any] = field(default_factory=dict)
     raw_entry: Callable[[bytes], bytes] = lambda raw: raw
+    raw_beat: Callable[[bytes], bytes] = lambda raw: raw  # the last one
     raw_leaf: Callable[[bytes], bytes] = lambda raw: raw
+    raw_policy: Callable[[bytes], bytes] = lambda raw: raw
     raw_manifest: Callable[[bytes], bytes] = lambda raw: raw
     member: dict[str, Callable[[bytes], bytes] | bytes | None] = field(default_factory=dict)
 
@@ -156,7 +159,7 @@ class Handmade:
             "witnesses": [verifier_key(self.witness_name, 4, self.witness.public)],
             "quorum": 1,
         }
-        return written(said | self.policy_changes)
+        return self.raw_policy(written(said | self.policy_changes))
 
     def _entries(self) -> list[bytes]:
         every = {"v": 1, "origin": self.origin}
@@ -165,7 +168,7 @@ class Handmade:
         return [
             written(beat | {"seq": 0, "scope_seq": 0, "scopes": []}),
             self.raw_entry(written(decision | {"parts": [part(**self.part)]} | self.decision)),
-            written(beat | {"seq": 2, "scope_seq": 1, "scopes": self.scopes}),
+            self.raw_beat(written(beat | {"seq": 2, "scope_seq": 1, "scopes": self.scopes})),
         ]
 
     def _logged(self, signed: str, size: int) -> bytes:
@@ -215,7 +218,7 @@ class Handmade:
             "asked": {},
             "key": b64(self.key.public),
             "origins": [{"origin": self.origin, "checkpoint": signed, "whole": self.is_whole}],
-            "scopes": [] if self.claim is None else [claim | self.claim],
+            "scopes": [] if self.claim is None else [claim | self.claim] * self.claims,
             "files": {
                 name: {"size": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in made.items()
             },
