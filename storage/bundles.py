@@ -102,7 +102,7 @@ class Made:
     parts: int = 0
     erased: int = 0  # parts asked for whose key is gone
     log_size: int = 0
-    incomplete: list[str] = field(default_factory=list)  # sentences: what the scopes could not be shown to hold
+    incomplete: list[str] = field(default_factory=list)  # sentences: what was left out, or cannot be shown to be whole
 
     def as_json(self) -> dict[str, object]:
         """For commands."""
@@ -300,6 +300,7 @@ class Bundler:
         if not found:
             if origin.must >= 0:
                 raise BundleError(f"no checkpoint of {origin.name} in the log of logs is shipped yet")
+            self._leave_out(origin, 0)
             return False
         ((origin.index, leaf),) = found
         origin.leaf = bytes(leaf)
@@ -309,8 +310,16 @@ class Bundler:
         origin.size, origin.root = checkpoint.size, checkpoint.root
         if origin.must >= origin.size:
             raise BundleError(f"entry {origin.must} of {origin.name} is not covered yet")
-        origin.entries = {seq: raw for seq, raw in origin.entries.items() if seq < origin.size}
+        self._leave_out(origin, origin.size)
         return bool(origin.entries)
+
+    def _leave_out(self, origin: _Origin, size: int) -> None:
+        """What stands behind the first `size` entries (an explanation just made, say) waits for a checkpoint: tell."""
+        covered = {seq: raw for seq, raw in origin.entries.items() if seq < size}
+        late = len(origin.entries) - len(covered)
+        if late:
+            self.made.incomplete.append(f"{origin.name}: {late} entries are left out, which no checkpoint covers yet")
+        origin.entries = covered
 
     def _paths(self, origin: _Origin) -> Iterator[list[str]]:
         if origin.whole:

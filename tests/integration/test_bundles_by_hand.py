@@ -11,6 +11,8 @@ import hashlib
 import random
 import struct
 import subprocess
+import sys
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from storage.errors import Unverifiable
 from storage.strictjson import parse
 from storage.trust import TrustPolicy
 from tests.integration.test_bundle_verifiers import COUNT, VERIFIER, Script, theirs, verdicts
+from tests.support.browser import browsing
 from tests.support.forgeries import altered, respelled
 from tests.support.handmade import (
     DEK,
@@ -37,7 +40,9 @@ from tests.support.handmade import (
     Members,
     Neutral,
     deflated,
+    many,
     part,
+    standard,
     verifier_key,
     zipped,
 )
@@ -455,6 +460,49 @@ def test_what_is_no_trust_policy_is_refused_by_all_three(name: str, tmp_path: Pa
     with pytest.raises(module.NotUnderstood):
         module.verify(str(path), policy)
     assert script.verify(path, policy)[-1] == "-1", "it throws"
+
+
+@pytest.mark.parametrize("argv", [[sys.executable, "-I", "-S", "verify_bundle.py"], ["node", "verify_bundle.mjs"]])
+def test_a_thousand_decisions_are_checked_alone_in_an_empty_folder_within_5_s(argv: list[str], tmp_path: Path) -> None:
+    (tmp_path / "evidence.zip").write_bytes(zipped(many(1000)))
+    (tmp_path / "policy.json").write_bytes(Handmade().policy)
+    (tmp_path / argv[-1]).write_bytes(VERIFIER.with_name(argv[-1]).read_bytes())
+    began = time.monotonic()
+    command = [*argv, "evidence.zip", "--trust", "policy.json", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert time.monotonic() - began < 5
+    said = orjson.loads(done.stdout)
+    assert (done.returncode, said["exit"], said["entries"]) == (0, 0, 1000)
+    assert [claim["verdict"] for claim in said["claims"]] == ["PASS", "UNKNOWN", "PASS", "PASS"]
+
+
+IN_A_PAGE = """<!doctype html><meta charset="utf-8"><script type="module">
+/*VERIFY_BUNDLE_MJS*/
+globalThis.told = async (raw, policy) => {
+  const report = await verifyBundle(Uint8Array.from(atob(raw), (c) => c.charCodeAt(0)), policy);
+  return report.claims.map((claim) => claim.verdict[0]).join("") + report.exit;
+};
+</script>"""
+
+
+@pytest.mark.needs("chromium")
+async def test_a_browser_says_the_same_of_each_though_it_unpacks_by_other_means(tmp_path: Path) -> None:
+    script = VERIFIER.with_suffix(".mjs").read_text(encoding="utf-8")
+    (tmp_path / "page.html").write_text(IN_A_PAGE.replace("/*VERIFY_BUNDLE_MJS*/", script), encoding="utf-8")
+    cases = {name: (made.zipped(), made.policy, expected) for name, (made, expected) in CASES.items()}
+    plain = Handmade()
+    for name, (changes, expected) in CONTAINERS.items():
+        cases[f"container: {name}"] = (plain.zipped(**changes), plain.policy, expected)
+    wrong = {}
+    async with browsing(tmp_path / "profile") as tab:
+        await tab.go((tmp_path / "page.html").as_uri())
+        for name, (raw, policy, expected) in cases.items():
+            arguments = orjson.dumps([standard(raw), policy.decode()]).decode()
+            said = await tab.run(f"told(...{arguments}).catch((error) => String(error.stack))")
+            if said != expected:
+                wrong[name] = said
+        assert tab.problems == []
+    assert wrong == {}
 
 
 RESIGNED = ("raw_entry", "raw_beat", "raw_leaf", "raw_manifest", "raw_policy", "log.json", "parts.jsonl", "nothing")

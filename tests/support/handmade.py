@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from storage.merkle import Tree
+
 Members = dict[str, bytes]
 DEK = b"k" * 32
 OPENING = b"o" * 32
@@ -279,3 +281,50 @@ def zipped(members: Members, **changes: dict[str, Any]) -> bytes:
     start = len(raw)
     raw += directory + struct.pack("<4s4H", b"PK\x05\x06", 0, 0, end["here"], end["count"])
     return bytes(raw + struct.pack("<2IH", len(directory), start, len(end["comment"])) + end["comment"] + end["behind"])
+
+
+def many(count: int) -> Members:
+    """A bundle of `count` decisions out of four times as many, a kilobyte each, with a part of each disclosed."""
+    origin, key, witness = "t/g-0/1", Key(1), Key(2)
+    said = {
+        "v": 1,
+        "origin": origin,
+        "kind": "decision",
+        "tenant": "x",
+        "route": "r",
+        "parts": [part()],
+        "pad": "x" * 700,
+    }
+    entries = [written(said | {"seq": seq, "scope_seq": seq}) for seq in range(4 * count)]
+    tree = Tree([leaf(entry) for entry in entries])
+    signed = note(origin, len(entries), tree.root, key)
+    logged = {
+        "v": 1,
+        "log": "t/log",
+        "n": 0,
+        "kind": "checkpoint",
+        "origin": origin,
+        "size": len(entries),
+        "note": signed,
+    }
+    head = note("t/log", 1, leaf(written(logged)), key)
+    head += cosignature(head, "w.example/1", witness, 1_700_000_000)
+    proof = {"origin": origin, "index": 0, "leaf": written(logged).decode(), "path": []}
+    chosen = range(0, len(entries), 4)
+    opened = {"origin": origin, "name": "request", "index": 0, "opening": b64(OPENING)}
+    made: Members = {
+        "entries.jsonl": b"".join(entries[seq] + b"\n" for seq in chosen),
+        "paths.jsonl": b"".join(written([b64(n) for n in tree.path(seq)]) + b"\n" for seq in chosen),
+        "log.json": written({"name": "t/log", "checkpoint": head, "leaves": [proof], "timestamps": []}),
+        "parts.jsonl": b"".join(written(opened | {"seq": seq, "file": f"parts/{seq}"}) + b"\n" for seq in chosen),
+        **{f"parts/{seq}": PLAIN for seq in chosen},
+    }
+    manifest = {
+        "format": "answerable/bundle/v1",
+        "deployment": "t",
+        "key": b64(key.public),
+        "origins": [{"origin": origin, "checkpoint": signed, "whole": False}],
+        "scopes": [],
+        "files": {name: {"size": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in made.items()},
+    }
+    return made | {"manifest.json": written(manifest)}
