@@ -39,6 +39,7 @@ class BundleWriter:
 
     def __init__(self, path: Path) -> None:
         """The file must not be there yet (FileExistsError)."""
+        self._path = path
         self._file = os.fdopen(durable.new_private(path), "wb")
         self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED, allowZip64=False)
         self._files: dict[str, dict[str, object]] = {}
@@ -69,6 +70,7 @@ class BundleWriter:
         self._zip.writestr(_info(MANIFEST), raw + b"\n")
         self._zip.close()
         self._file.flush()
+        durable.settle_new(self._file.fileno(), self._path)
         self._file.close()
 
     def abandon(self) -> None:

@@ -260,3 +260,9 @@ def _sync_directory(path: Path, calls: Syscalls) -> None:
 def new_private(path: Path) -> int:
     """A descriptor of a new file that nobody else may read; FileExistsError where there is one."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def settle_new(fd: int, path: Path, calls: Syscalls = KERNEL) -> None:
+    """The new file `path`, all of which was written to ``fd``, is durable with its name on return."""
+    calls.fsync(fd)
+    _sync_directory(path.parent, calls)

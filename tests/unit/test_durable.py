@@ -110,3 +110,24 @@ def test_files_are_moved_removed_and_directories_made_with_their_parents(tmp_pat
     durable.remove(tmp_path / "a" / "b" / "y")
     durable.remove(tmp_path / "a" / "b" / "y")
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+class _Counting(durable.Syscalls):
+    """Notes what was synced: a file's content, or a directory's names."""
+
+    def __init__(self) -> None:
+        self.synced: list[bool] = []
+
+    def fsync(self, fd: int) -> None:
+        self.synced.append(stat.S_ISDIR(os.fstat(fd).st_mode))
+        super().fsync(fd)
+
+
+def test_a_new_file_that_was_written_to_is_settled_with_its_name(tmp_path: Path) -> None:
+    calls, path = _Counting(), tmp_path / "evidence"
+    fd = durable.new_private(path)
+    durable.append_batch(fd, b"whole", 0)
+    durable.settle_new(fd, path, calls)
+    os.close(fd)
+    assert calls.synced == [False, True], "its content, then its name"
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"whole", 0o600)
