@@ -144,6 +144,9 @@ async def test_the_try_page_works_without_javascript_and_with_it_shows_new_calls
                     await asyncio.sleep(0.2)
             await tab.call("Emulation.setScriptExecutionDisabled", value=True)
             await tab.go(address(desk, "/try"))
+            async with asyncio.timeout(20):  # the load that was awaited may have been that of the page before
+                while not await tab.run("document.querySelector('.tree a') !== null"):
+                    await asyncio.sleep(0.2)
             await tab.click(".tree a")
             assert "label=label" in await tab.run("location.search")
             assert await tab.run("document.querySelector('.is').textContent") == "Label"
