@@ -164,7 +164,7 @@ def _verify_bundle(path: Path, trust: Path | None, *, as_json: bool) -> NoReturn
     try:
         report = check_bundle(path, None if trust is None else TrustPolicy.parse(_policy(trust)))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
+        raise ConfigError(f"{path}: {error.strerror or error}", advice="Name the bundle's file.") from error
     if as_json:
         typer.echo(orjson.dumps(report.as_json()))
         raise typer.Exit(report.exit_code)

@@ -13,7 +13,7 @@ from gateway.cli.options import ConfigOption, DataOption, configuration
 from storage import applications
 
 app = typer.Typer(help="Keys for applications that can only send a bearer key.", no_args_is_help=True)
-DESK_ROLES = ("support", "compliance", "dpo", "regulator", "model_owner", "admin")
+DESK_ROLES = ("support", "compliance", "dpo", "regulator", "model_owner", "admin", "auditor")
 
 
 @app.command()
@@ -74,7 +74,8 @@ def token(
         )
     unknown = sorted(set(role) - set(DESK_ROLES))
     if unknown:
-        raise ConfigError(f"--role {unknown[0]}: expected one of {', '.join(DESK_ROLES)}")
+        message = f"--role {unknown[0]}: expected one of {', '.join(DESK_ROLES)}"
+        raise ConfigError(message, advice="See `answerable token --help`.")
     typer.echo(
         development.sign(
             loaded.data,

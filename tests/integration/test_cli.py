@@ -188,3 +188,10 @@ def test_what_is_no_receipt_exits_2(config):
     code, _, err = run("receipt", "check", "v1 nothing", "--config", str(config))
     assert code == 2
     assert "not a receipt" in err
+
+
+def test_every_role_of_the_desk_but_that_of_try_can_be_had_on_a_machine_of_ones_own():
+    from gateway.cli.keys import DESK_ROLES
+    from gateway.desk.roles import Role
+
+    assert set(DESK_ROLES) == {role.value for role in Role} - {"developer"}
