@@ -473,11 +473,11 @@ def _csv(ordered: Sequence[_Origin]) -> bytes:
             model, stream = said.get("model") or {}, said.get("stream") or {}
             row = [said.get(name) for name in ("decision", "ts", "kind", "tenant", "route", "app", "case", "subject")]
             row += [said.get("status"), said.get("error"), model.get("name"), model.get("version"), said.get("mode")]
-            rows.writerow([_cell(value) for value in (*row, stream.get("state"), origin.name, seq)])
+            rows.writerow([spreadsheet_cell(value) for value in (*row, stream.get("state"), origin.name, seq)])
     return text.getvalue().encode()
 
 
-def _cell(value: object) -> str:
+def spreadsheet_cell(value: object) -> str:
     """Never a formula: what spreadsheets would run is quoted (OWASP, CSV injection)."""
     text = "" if value is None else str(value)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -17,6 +17,7 @@ from typing import Any, Final, TextIO
 
 from config.errors import AnswerableError
 from storage import queries
+from storage.bundles import spreadsheet_cell
 from storage.clickhouse import Database
 from storage.queries import DecisionRow, Filter, Span
 
@@ -234,7 +235,7 @@ class Reconciliation:
         if len(self.found.shown[finding]) < SHOWN_MAX:
             self.found.shown[finding].append({name: value for name, value in said.items() if value})
         if out is not None:
-            out.writerow({name: _cell(value) for name, value in said.items()})
+            out.writerow({name: spreadsheet_cell(value) for name, value in said.items()})
 
 
 class _Hashed(io.RawIOBase):
@@ -271,8 +272,3 @@ def _direction(disposition: str | None, books: Books) -> bool | None:
 def _short(pseudonym: str) -> bytes:
     """Sixteen bytes in the place of sixty characters; by chance two are the same once in 2^64."""
     return hashlib.sha256(pseudonym.encode()).digest()[:16]
-
-
-def _cell(text: str) -> str:
-    """Never a formula: what spreadsheets would run is quoted (OWASP, CSV injection)."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
