@@ -5,6 +5,7 @@ Each bundle is signed by whoever changed it, so the change itself is judged, and
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import hashlib
@@ -38,8 +39,10 @@ from tests.support.handmade import (
     Key,
     Members,
     Neutral,
+    b64,
     deflated,
     many,
+    note,
     part,
     standard,
     verifier_key,
@@ -146,7 +149,208 @@ DOCUMENTS: dict[str, tuple[bytes, bool]] = {  # a value in the manifest, and whe
 WHITE = "\u0085\u00a0\u1680\u2000\u2007\u200a\u2028\u2029\u202f\u205f\u3000"
 NO_WHITE = "\ufeff\u180e\u200b\u2060\u007f\u0080"
 
+SUMMARY = hashlib.sha256(b"hi\n").hexdigest()
+
+
+def swapped(raw: bytes) -> bytes:
+    """A change of lines: the first two in each other's place."""
+    first, second, rest = raw.split(b"\n", 2)
+    return b"\n".join((second, first, rest))
+
+
+def twice(raw: bytes) -> bytes:
+    """A change of lines: the first one stands twice."""
+    return raw.split(b"\n", 1)[0] + b"\n" + raw
+
+
+def fewer(raw: bytes) -> bytes:
+    """A change of lines: the last one is gone."""
+    return b"".join(raw.splitlines(keepends=True)[:-1])
+
+
+def first_path(path: bytes) -> Any:
+    """A change of paths.jsonl: the first one is this."""
+    return lambda raw: path + b"\n" + raw.split(b"\n", 1)[1]
+
+
+def at_node(change: Any) -> Any:
+    """A change of paths.jsonl: of the first one's first hash."""
+
+    def changed(raw: bytes) -> bytes:
+        first, rest = raw.split(b"\n", 1)
+        nodes = orjson.loads(first)
+        return orjson.dumps(change(nodes)) + b"\n" + rest
+
+    return changed
+
+
+def last_bits(text: str) -> str:
+    """43 characters of base64url stand for 258 bits: another spelling of the same 256."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return text[:-1] + alphabet[alphabet.index(text[-1]) ^ 1]
+
+
+def last_line(signed: str, change: Any) -> str:
+    """The last signature line of a note, with other bytes."""
+    dash, name, text = signed.rstrip("\n").split("\n")[-1].split(" ")
+    return f"{dash} {name} {standard(change(base64.b64decode(text)))}\n"
+
+
+def cosigned(change: Any) -> Any:
+    """A change of log.json: other bytes in the witness's line."""
+
+    def changed(log: dict[str, Any]) -> dict[str, Any]:
+        signed = log["checkpoint"]
+        rest = signed[: signed.rstrip("\n").rindex("\n") + 1]
+        return log | {"checkpoint": rest + last_line(signed, change)}
+
+    return changed
+
+
+NOTES: dict[str, Any] = {  # changes of a checkpoint's text, signed as it then is
+    "an extension line": lambda text: text + "more\n",
+    "a line too few": lambda text: "\n".join(text.split("\n")[:2]) + "\n",
+    "another origin": lambda text: "u" + text,
+    "a size with a nought before it": lambda text: text.replace("\n3\n", "\n03\n"),
+    "a size with a sign": lambda text: text.replace("\n3\n", "\n+3\n"),
+    "a size in other digits": lambda text: text.replace("\n3\n", "\n\u0663\n"),
+    "a size of 2^63": lambda text: text.replace("\n3\n", f"\n{2**63}\n"),
+    "another size": lambda text: text.replace("\n3\n", "\n2\n"),
+    "no size": lambda text: text.replace("\n3\n", "\n\n"),
+    "a root of 31 bytes": lambda text: "\n".join([*text.split("\n")[:2], standard(bytes(31)), ""]),
+    "another root": lambda text: "\n".join([*text.split("\n")[:2], standard(bytes(32)), ""]),
+    "a root in base64url": lambda text: "\n".join(
+        [*text.split("\n")[:2], standard(b"\xff" * 32).replace("/", "_"), ""]
+    ),
+    "a control character": lambda text: text + "\t\n",
+}
+SIGNED: dict[str, Any] = {  # changes of the note
+    "no signature": lambda note: note.split("\n\n")[0] + "\n\n",
+    "no empty line": lambda note: note.replace("\n\n", "\n"),
+    "no last newline": lambda note: note[:-1],
+    "a hyphen for the dash": lambda note: note.replace("\u2014 ", "- "),
+    "two blanks": lambda note: note.replace("\u2014 ", "\u2014  "),
+    "a signature of another": lambda note: note.replace("\u2014 t/", "\u2014 u/"),
+    "a damaged signature under an unknown key": lambda note: note + "\u2014 who AAAAAA\n",
+    "a signature in odd base64": lambda note: note[:-2] + "\n",
+    "101 signatures": lambda note: note + "\u2014 who AAAAAAA=\n" * 100,
+    "more than 2^20 bytes": lambda note: note + f"\u2014 who {'A' * (1 << 20)}\n",
+    "a second line by the key that is false": lambda note: (
+        note + last_line(note, lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]))
+    ),
+    "a second line by the key that is short": lambda note: note + last_line(note, lambda raw: raw[:-1]),
+}
+FILES: dict[str, Any] = {  # what the manifest says of files
+    "another digest": {"summary.txt": {"size": 3, "sha256": "0" * 64}},
+    "a digest in capitals": {"summary.txt": {"size": 3, "sha256": SUMMARY.upper()}},
+    "another size": {"summary.txt": {"size": 4, "sha256": SUMMARY}},
+    "a size that is a text": {"summary.txt": {"size": "3", "sha256": SUMMARY}},
+    "no record": {"summary.txt": [3, SUMMARY]},
+    "a file too few": {"summary.txt": ...},
+    "a file too many": {"more.txt": {"size": 3, "sha256": SUMMARY}},
+    "the manifest itself": {"manifest.json": {"size": 3, "sha256": SUMMARY}},
+}
+MEMBERS: dict[str, dict[str, Any]] = {  # changes of files, with which the manifest agrees
+    "entries swapped": {"entries.jsonl": swapped, "paths.jsonl": swapped},
+    "an entry twice": {"entries.jsonl": twice, "paths.jsonl": twice},
+    "paths swapped": {"paths.jsonl": swapped},
+    "a path too few": {"paths.jsonl": fewer},
+    "a path too many": {"paths.jsonl": twice},
+    "an entry too few": {"entries.jsonl": fewer},
+    "an entry that is a list": {"entries.jsonl": lambda raw: b"[]\n" + raw.split(b"\n", 1)[1]},
+    "no newline at the end": {"entries.jsonl": lambda raw: raw[:-1]},
+    "an empty line": {"entries.jsonl": lambda raw: raw + b"\n", "paths.jsonl": lambda raw: raw + b"[]\n"},
+    "a path that is an object": {"paths.jsonl": first_path(b"{}")},
+    "a path of a number": {"paths.jsonl": first_path(b"[1]")},
+    "an empty path": {"paths.jsonl": first_path(b"[]")},
+    "a path too short": {"paths.jsonl": at_node(lambda nodes: nodes[:-1])},
+    "a path too long": {"paths.jsonl": at_node(lambda nodes: [*nodes, nodes[0]])},
+    "a path turned round": {"paths.jsonl": at_node(lambda nodes: nodes[::-1])},
+    "a hash with padding": {"paths.jsonl": at_node(lambda nodes: [nodes[0] + "=", *nodes[1:]])},
+    "a hash in another spelling": {"paths.jsonl": at_node(lambda nodes: [last_bits(nodes[0]), *nodes[1:]])},
+    "a hash of 31 bytes": {"paths.jsonl": at_node(lambda nodes: [nodes[0][:-1], *nodes[1:]])},
+    "a hash with a newline": {"paths.jsonl": at_node(lambda nodes: [nodes[0] + "\n", *nodes[1:]])},
+    "no paths": {"paths.jsonl": None},
+    "no entries": {"entries.jsonl": None},
+    "a log that is a list": {"log.json": b"[]"},
+    "a part twice": {"parts.jsonl": twice},
+    "a part that is a list": {"parts.jsonl": b"[]\n"},
+    "a part of an unknown entry": {"parts.jsonl": lambda raw: raw.replace(b'"seq":1', b'"seq":7')},
+    "a part whose file is missing": {"parts.jsonl": lambda raw: raw.replace(b"parts/1", b"parts/2")},
+    "other content": {"parts/1": b"hallo"},
+}
+WITH_POLICY: dict[str, dict[str, Any]] = {
+    "a key id of another key": {"logs": [verifier_key("t/log", 1, Key(1).public).replace("+c", "+d", 1)]},
+    "a key of 33 bytes": {"logs": [verifier_key("t/log", 1, Key(1).public + b"x")]},
+    "a witness as a log": {"logs": [verifier_key("t/log", 4, Key(1).public)]},
+}
+
+
+def _origins(change: Any) -> Any:
+    """A change of the manifest: of its ledgers."""
+
+    def changed(raw: bytes) -> bytes:
+        manifest = orjson.loads(raw)
+        manifest["origins"] = change(manifest["origins"])
+        return orjson.dumps(manifest)
+
+    return changed
+
+
 CASES: dict[str, tuple[Handmade, str]] = {
+    **{f"a checkpoint with {name}": (Handmade(text=change), FALSE) for name, change in NOTES.items()},
+    **{f"a note with {name}": (Handmade(signed=change), FALSE) for name, change in SIGNED.items()},
+    "a note with an unknown key's line": (Handmade(signed=lambda note: note + "\u2014 who AAAAAAA=\n"), HOLDS),
+    "a note with 100 signatures": (Handmade(signed=lambda note: note + "\u2014 who AAAAAAA=\n" * 99), HOLDS),
+    **{f"a manifest that states {name}": (Handmade(files=said), FALSE) for name, said in FILES.items()},
+    **{f"files with {name}": (Handmade(member=changes), FALSE) for name, changes in MEMBERS.items()},
+    **{
+        f"a whole ledger with {name}": (Handmade(is_whole=True, member=changes), FALSE)
+        for name, changes in {
+            "an entry too few": {"entries.jsonl": fewer, "paths.jsonl": fewer},
+            "the first one gone": {
+                each: lambda raw: raw.split(b"\n", 1)[1] for each in ("entries.jsonl", "paths.jsonl")
+            },
+            "a path": {"paths.jsonl": first_path(b'["' + b"A" * 43 + b'"]')},
+        }.items()
+    },
+    "a whole ledger of another root": (Handmade(is_whole=True, text=NOTES["another root"]), FALSE),
+    "ledgers twice": (Handmade(raw_manifest=_origins(lambda origins: origins * 2)), FALSE),
+    "a ledger without an entry": (
+        Handmade(
+            raw_manifest=_origins(lambda o: [*o, {**o[0], "origin": "u", "checkpoint": note("u", 1, NEUTRAL, Key(1))}])
+        ),
+        FALSE,
+    ),
+    "an entry of no ledger": (Handmade(raw_manifest=_origins(lambda origins: []), has_log=False), FALSE),
+    **{
+        f"whole is {odd}": (Handmade(raw_manifest=_origins(lambda o, odd=odd: [{**o[0], "whole": odd}])), FALSE)
+        for odd in (None, 0, 1, "false")
+    },
+    "another key in the manifest": (Handmade(manifest={"key": b64(Key(9).public)}), "PPPF1"),
+    "a key of 31 bytes": (Handmade(manifest={"key": b64(bytes(31))}), FALSE),
+    "files that are a list": (Handmade(manifest={"files": []}), FALSE),
+    "a manifest that is a list": (Handmade(raw_manifest=lambda raw: b"[" + raw + b"]"), FOREIGN),
+    "a log of another name": (Handmade(log={"name": "u/log"}), FALSE),
+    "a log without leaves": (Handmade(log={"leaves": []}), FALSE),
+    "a log with a leaf too many": (Handmade(raw_log=lambda log: log | {"leaves": log["leaves"] * 2}), FALSE),
+    "a log's path too long": (
+        Handmade(raw_log=lambda log: log | {"leaves": [log["leaves"][0] | {"path": log["leaves"][0]["path"] * 2}]}),
+        FALSE,
+    ),
+    "a log's leaf elsewhere": (
+        Handmade(raw_log=lambda log: log | {"leaves": [log["leaves"][0] | {"index": 3}]}),
+        FALSE,
+    ),
+    "a claim that ends before it begins": (
+        Handmade(scopes=[["x", "r", 1], ["x", "r", 0]], claim={"from": {"seq": 2, "n": 1}, "to": {"seq": 2, "n": 0}}),
+        "PFPP1",
+    ),
+    "a short cosignature": (Handmade(raw_log=cosigned(lambda raw: raw[:-1])), "PPFF1"),
+    "a long cosignature": (Handmade(raw_log=cosigned(lambda raw: raw + b"x")), "PPFF1"),
+    "a false cosignature": (Handmade(raw_log=cosigned(lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]))), "PPFF1"),
+    "a cosignature by an unknown key": (Handmade(raw_log=cosigned(lambda raw: b"none" + raw[4:])), "PPUF1"),
+    "another time in a cosignature": (Handmade(raw_log=cosigned(lambda raw: raw[:11] + b"\1" + raw[12:])), "PPFF1"),
     "nothing": (Handmade(), HOLDS),
     "a whole ledger": (Handmade(is_whole=True), HOLDS),
     "no log of logs": (Handmade(has_log=False), "PPUF1"),
@@ -375,6 +579,17 @@ CONTAINERS: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         {"summary_txt": {"before": struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, 0, 0, 0, 33, 0, 0, 0, 1, 0) + b"h"}},
         FOREIGN,
     ),
+    "an end on another disk": ({"end": {"disk": 1}}, FOREIGN),
+    "a directory on another disk": ({"end": {"first_disk": 1}}, FOREIGN),
+    "a directory elsewhere": ({"end": {"start": 1}}, FOREIGN),
+    "a directory of ZIP64": ({"end": {"start": 0xFFFFFFFF}}, FOREIGN),
+    "a longer directory": ({"end": {"longer": 4}}, FOREIGN),
+    "a shorter directory": ({"end": {"longer": -4}}, FOREIGN),
+    "2 GiB and more": ({"summary_txt": {"size": 1 << 31, "method": 8}}, FOREIGN),
+    "more than the file has room for": ({"summary_txt": {"packed_size": 1 << 20}}, FOREIGN),
+    "another mark before a file": ({"summary_txt": {"local_mark": b"PK\x03\x05"}}, FOREIGN),
+    "another mark in the directory": ({"summary_txt": {"mark": b"PK\x01\x03"}}, FOREIGN),
+    "another mark at the end": ({"end": {"mark": b"PK\x05\x07"}}, FOREIGN),
     "another disk": ({"summary_txt": {"disk": 1}}, FOREIGN),
     **{
         f"{name} otherwise in its own header": ({"summary_txt": {f"local_{name}": value}}, FOREIGN)
@@ -436,6 +651,7 @@ POLICIES: dict[str, Any] = {
     "no log": {"logs": []},
     "time stamp roots that are a text": {"timestamp_roots": "x"},
     "a witness twice": {"witnesses": [verifier_key("w.example/1", 4, Key(2).public)] * 2},
+    **WITH_POLICY,
     "a log as a witness": {"witnesses": [verifier_key("w.example/1", 1, Key(2).public)]},
     **{
         f"U+{ord(c):04X} in a witness's name": {"witnesses": [verifier_key(f"w{c}1", 4, Key(2).public)]}

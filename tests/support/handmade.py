@@ -98,8 +98,9 @@ def verifier_key(name: str, kind: int, public: bytes) -> str:
     return f"{name}+{_key_id(name, kind, public).hex()}+{standard(bytes([kind]) + public)}"
 
 
-def note(name: str, size: int, digest: bytes, key: Signer) -> str:
-    text = f"{name}\n{size}\n{standard(digest)}\n"
+def note(name: str, size: int, digest: bytes, key: Signer, *, change: Callable[[str], str] = lambda text: text) -> str:
+    """A checkpoint; `change` is of its text, before it is signed."""
+    text = change(f"{name}\n{size}\n{standard(digest)}\n")
     return f"{text}\n\u2014 {name} {standard(_key_id(name, 1, key.public) + key.sign(text.encode()))}\n"
 
 
@@ -145,10 +146,14 @@ class Handmade:
     leaf: dict[str, Any] = field(default_factory=dict)
     log: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=dict)  # what the manifest says of them
     policy_changes: dict[str, Any] = field(default_factory=dict)
+    text: Callable[[str], str] = lambda text: text  # of the ledger's checkpoint, before it is signed
+    signed: Callable[[str], str] = lambda text: text  # of that, once it is
     raw_entry: Callable[[bytes], bytes] = lambda raw: raw
     raw_beat: Callable[[bytes], bytes] = lambda raw: raw  # the last one
     raw_leaf: Callable[[bytes], bytes] = lambda raw: raw
+    raw_log: Callable[[dict[str, Any]], dict[str, Any]] = lambda log: log
     raw_policy: Callable[[bytes], bytes] = lambda raw: raw
     raw_manifest: Callable[[bytes], bytes] = lambda raw: raw
     member: dict[str, Callable[[bytes], bytes] | bytes | None] = field(default_factory=dict)
@@ -188,13 +193,13 @@ class Handmade:
             "path": list(map(b64, path(at, leaves))),
         }
         document = {"name": name, "checkpoint": head, "leaves": [proof], "timestamps": []}
-        return written(document | self.log) + b"\n"
+        return written(self.raw_log(document | self.log)) + b"\n"
 
     def members(self) -> Members:
         """The files, with a manifest that agrees with them."""
         entries = self._entries()
         leaves = [leaf(entry) for entry in entries]
-        signed = note(self.origin, len(leaves), root(leaves), self.key)
+        signed = self.signed(note(self.origin, len(leaves), root(leaves), self.key, change=self.text))
         paths: list[list[str]] = [[] if self.is_whole else [b64(n) for n in path(at, leaves)] for at in range(3)]
         disclosed: dict[str, Any] = {"origin": self.origin, "seq": 1, "name": "request", "index": 0, "file": "parts/1"}
         disclosed |= {key: b64(raw) for key, raw in self.secrets.items()}
@@ -213,7 +218,7 @@ class Handmade:
             if raw is not None:
                 made[name] = raw
         claim = {"origin": self.origin, "tenant": "x", "route": "r", "from": None, "to": {"seq": 2, "n": 1}}
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": "answerable/bundle/v1",
             "deployment": self.deployment,
             "made": "1",
@@ -225,6 +230,11 @@ class Handmade:
                 name: {"size": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in made.items()
             },
         }
+        for name, changes in self.files.items():
+            if changes is ...:
+                del manifest["files"][name]
+            else:
+                manifest["files"][name] = changes
         made["manifest.json"] = self.raw_manifest(written(manifest | self.manifest) + b"\n")
         return made
 
@@ -243,7 +253,7 @@ def zipped(members: Members, **changes: dict[str, Any]) -> bytes:
 
     Of a member: `packed` (bytes), `method`, `flags`, `crc`, `size`, `version`, `extra`, `comment`, `disk`, `offset`;
     what its local header says otherwise under `local_…`; `before`: bytes in front of it. Under `end`: `comment`,
-    `count`, `here`, `behind`.
+    `count`, `here`, `behind`, `start` and so on.
     """
     raw, directory = bytearray(), bytearray()
     for name, content in members.items():
@@ -263,7 +273,7 @@ def zipped(members: Members, **changes: dict[str, Any]) -> bytes:
         local = about | {key.removeprefix("local_"): value for key, value in said.items() if key.startswith("local_")}
         spelled = name.encode()
         if "offset" not in said:
-            raw += struct.pack("<4s2H", b"PK\x03\x04", local["version"], local["flags"])
+            raw += struct.pack("<4s2H", said.get("local_mark", b"PK\x03\x04"), local["version"], local["flags"])
             raw += struct.pack("<3H3I", local["method"], 0, 33, local["crc"], local["packed_size"], local["size"])
             local_extra = said.get("local_extra", b"")
             raw += (
@@ -272,15 +282,17 @@ def zipped(members: Members, **changes: dict[str, Any]) -> bytes:
                 + local_extra
                 + packed
             )
-        directory += struct.pack("<4s3H", b"PK\x01\x02", 20, about["version"], about["flags"])
+        directory += struct.pack("<4s3H", said.get("mark", b"PK\x01\x02"), 20, about["version"], about["flags"])
         directory += struct.pack("<3H3I", about["method"], 0, 33, about["crc"], about["packed_size"], about["size"])
         lengths = (len(spelled), len(about["extra"]), len(about["comment"]))
         directory += struct.pack("<4H", *lengths, about["disk"]) + struct.pack("<H2I", 0, 0, about["offset"])
         directory += spelled + about["extra"] + about["comment"]
-    end = {"comment": b"", "count": len(members), "here": len(members), "behind": b""} | changes.get("end", {})
-    start = len(raw)
-    raw += directory + struct.pack("<4s4H", b"PK\x05\x06", 0, 0, end["here"], end["count"])
-    return bytes(raw + struct.pack("<2IH", len(directory), start, len(end["comment"])) + end["comment"] + end["behind"])
+    end = {"mark": b"PK\x05\x06", "disk": 0, "first_disk": 0, "count": len(members), "here": len(members)}
+    end |= {"start": len(raw), "longer": 0, "comment": b"", "behind": b""} | changes.get("end", {})
+    size = len(directory) + end["longer"]
+    raw += directory
+    raw += struct.pack("<4s4H", end["mark"], end["disk"], end["first_disk"], end["here"], end["count"])
+    return bytes(raw + struct.pack("<2IH", size, end["start"], len(end["comment"])) + end["comment"] + end["behind"])
 
 
 def many(count: int) -> Members:
