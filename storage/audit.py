@@ -12,43 +12,27 @@ Digests of parts are computed by ClickHouse from the bytes that it stores; those
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
-from storage import watermark
 from storage.clickhouse import SWEEP, Database
 from storage.comparison import Comparison, compare_sources
-from storage.contents import ContentCheck, Recorded
 from storage.coverage import Coverage
 from storage.errors import JournalCorrupt, StorageError, StorageUnavailable
 from storage.findings import MALFORMED, Findings, Report
-from storage.known import Known, Trusted, journal_headers, known_origins, read_ship_logs
-from storage.logaudit import SILENT_NS, check_logs, check_shards, logged_notes
-from storage.logleaves import log_name
+from storage.known import Known, Trusted, known_origins
+from storage.logaudit import SILENT_NS, check_logs, check_shards
 from storage.projections import read_cursors
 from storage.queries import blocks
 from storage.reading import SegmentTail
-from storage.seals import HeaderCheck, Opener
-from storage.tallies import Tallies
-from storage.tilecheck import check_tiles
 from storage.trust import TrustPolicy, check_authenticity
-from storage.verify import EntryCheck, Signature
-from storage.windows import PAGE_ROWS, Reader, Window, ahead
+from storage.walk import Progress, Walk
+from storage.windows import PAGE_ROWS
 
 CLOSINGS_AT_ONCE = 2_000_000  # decisions counted in one turn: some 100 MB in ClickHouse
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far the verification of one origin is: entries looked at, of how many."""
-
-    origin: str
-    done: int
-    total: int
 
 
 def audit(
@@ -83,7 +67,7 @@ def audit(
     logged = {shard: one.end for log in logs.values() for shard, one in log.state.shards.items()}
     known = known_origins(database, data, public, logged=logged)
     findings |= {one.origin: Findings(one.origin) for one in known}
-    run = _Audit(database, data=data, trusted=trusted, progress=progress, erased=_erased(database))
+    run = _Audit(database, data=data, trusted=trusted, progress=progress, erased=erased_keys(database))
     for one in known:
         run.entries(one, findings[one.origin])
     run.closings(findings)
@@ -118,7 +102,11 @@ class _Audit:
             findings.broken(claim, None, problem)
         tail = None if one.journal is None else SegmentTail(one.journal, host_keys=self.trusted.host_keys)
         try:
-            _Walk(self, one, findings, tail).run()
+            walk = Walk(
+                self.database, one, findings, trusted=self.trusted, data=self.data, erased=self.erased, tail=tail
+            )
+            walk.run(self.progress)
+            self.checked[one.origin] = walk.looked_at
         except StorageUnavailable:
             raise
         except (*MALFORMED, StorageError) as error:
@@ -170,130 +158,13 @@ class _Audit:
             return {}, error.message
 
 
-class _Walk:
-    """The check of one origin, from its first entry to its last."""
-
-    def __init__(self, run: _Audit, one: Known, findings: Findings, tail: SegmentTail | None) -> None:
-        trusted = run.trusted
-        self._run, self._one, self._findings = run, one, findings
-        self._reader = reader = Reader(run.database, one.origin)
-        self._tallies = Tallies(findings)
-        recorded, opener = Recorded(), Opener(one.origin, trusted.master)
-        self._headers = HeaderCheck(
-            findings,
-            journal={} if one.journal is None else journal_headers(one.journal),
-            host_keys=trusted.host_keys,
-            opener=opener,
-        )
-        self._entries = EntryCheck(
-            findings,
-            public=trusted.public,
-            checkpoints=self._checkpoints(),
-            leaves=reader.leaves(one.end),
-            batches=iter(()) if tail is None else recorded.tapped(tail.batches()),
-            headers=self._headers.known,
-            tallies=self._tallies,
-        )
-        self._contents = ContentCheck(
-            findings,
-            older=reader.older(),
-            erased=run.erased,
-            segments=self._headers.known,
-            recorded=recorded,
-            opener=opener,
-        )
-
-    def run(self) -> None:
-        """Look at everything, window by window."""
-        one = self._one
-        for window in ahead(self._reader.windows(one.end)):
-            self._look_at(window)
-            self._run.progress(Progress(one.origin, window.high, one.end))
-        if not one.end:  # an origin of which there is something, but no entry
-            self._look_at(self._reader.window(0, 0))
-        self._entries.finish(one.end, owed=one.owed, recorded=one.recorded or 0)
-        self._run.checked[one.origin] = self._entries.looked_at
-        log = one.log_after
-        if log is not None and self._tallies.month > log.month:
-            detail = f"entries are filed under {self._tallies.month}, the ship log has come to {log.month}"
-            self._findings.broken("entries", None, detail)
-        self._contents.finish(unrecorded=self._tallies.unrecorded, journal_from=self._entries.journal_from)
-        self._headers.finish(one.stored)
-        self._finish_published()
-        check_tiles(
-            self._findings, self._reader, wanted=self._reader.published(), walked=one.stored, stored=self._reader.stored
-        )
-        self._finish_beyond()
-
-    def _look_at(self, window: Window) -> None:
-        for first_seq, header in window.headers:
-            self._headers.take(first_seq, header)
-        for seq, times in window.many:
-            self._findings.broken("entries", seq, f"there {times} times")
-        for table in window.overrun:
-            detail = f"{table} are there many times around here, too many to look at"
-            self._findings.broken("keys" if table == "keys" else "parts", window.low, detail)
-        self._contents.take(window.chunks, window.keys)
-        for line in window.lines:
-            said = self._entries.feed(line)
-            if said is not None:
-                self._contents.claim(line.seq, said)
-        self._contents.settle()
-
-    def _checkpoints(self) -> Iterator[Signature]:
-        """The published checkpoints, the one in the second place, and those in the log of logs, by size."""
-        signed = self._one.signed
-        own = () if signed is None else (Signature(signed.checkpoint.size, signed.note.decode()),)
-        log = log_name(self._one.origin.partition("/")[0])
-        logged = logged_notes(self._run.database, log, self._one.origin) if self._one.logged else iter(())
-        merged = heapq.merge(self._published(), own, logged, key=lambda signature: signature.size)
-        last: tuple[int, str] | None = None
-        for signature in merged:
-            if signature.root is not None or signature[:2] != last:  # most of what is logged is published too
-                yield signature
-            last = signature[:2]
-
-    def _published(self) -> Iterator[Signature]:
-        findings, signed = self._findings, self._one.signed
-        for filed in self._reader.checkpoints():
-            if filed.count > 1:
-                findings.broken("checkpoints", filed.size - 1, f"{filed.count} checkpoints of size {filed.size}")
-            if signed is not None and signed.checkpoint.size == filed.size and set(filed.times) != {signed.ts_ns}:
-                findings.broken("checkpoints", filed.size - 1, "the time beside it is not that of the second place")
-            for note, root in sorted(set(zip(filed.notes, filed.roots, strict=True))):
-                yield Signature(filed.size, note, root)
-
-    def _finish_published(self) -> None:
-        """What was published, against the second place."""
-        size, published = self._one.size_signed, self._reader.published()
-        if published < size:
-            detail = f"a tree of {size} was signed, the newest published checkpoint is of {published}"
-            self._findings.unknown("checkpoints", published, detail)
-
-    def _finish_beyond(self) -> None:
-        """Rows that are filed behind the last entry belong to what is just being shipped, or were forged."""
-        beyond = self._reader.beyond(self._one.end)
-        if not beyond:
-            return
-        limit = self._reader.stored() if self._one.end or self._one.is_ours else -1
-        if self._run.data is not None:
-            log = read_ship_logs(self._run.data / "ship").get(self._one.origin)
-            limit = max(limit, -1 if log is None else log.sealed)
-        mark = None if self._one.journal is None else watermark.read(self._one.journal / watermark.NAME)
-        for table, last in beyond:
-            if last <= limit or (mark is not None and last <= mark.slot.next_seq):
-                continue
-            claim = {"keys": "keys", "parts": "parts"}.get(table, "segments")
-            self._findings.broken(claim, last, f"a row of {table} behind the last entry")
-
-
 def _by_epoch(one: Known) -> tuple[str, int]:
     """Epochs of a shard in their order: what a later one extracts again counts."""
     shard, _, epoch = one.origin.rpartition("/")
     return shard, int(epoch) if epoch.isdecimal() and len(epoch) < 10 else 0
 
 
-def _erased(database: Database) -> frozenset[str]:
+def erased_keys(database: Database) -> frozenset[str]:
     """The key ids that erasure entries name in their field `keys`."""
     erased: set[str] = set()
     origin, seq = "", -1

@@ -40,11 +40,11 @@ class Comparison:
 
     Args:
         cursor: the projector says that entries below this were projected; None: all must have been.
-        coverage: is told of each extraction entry.
+        coverage: is told of each extraction entry; None: only the beginning can tell, and is not looked at.
     """
 
     def __init__(
-        self, database: Database, origin: str, findings: Findings, *, cursor: int | None, coverage: Coverage
+        self, database: Database, origin: str, findings: Findings, *, cursor: int | None, coverage: Coverage | None
     ) -> None:
         self._database = database
         self._origin = origin
@@ -55,9 +55,9 @@ class Comparison:
         self._missing_from: int | None = None
         self._compared = 0
 
-    def run(self, end: int) -> None:
-        """Compare the rows of entries [0, end)."""
-        findings, low = self._findings, 0
+    def run(self, end: int, low: int = 0) -> None:
+        """Compare the rows of entries [low, end)."""
+        findings = self._findings
         findings.checked("projections")
         while low < end:
             parameters = {"origin": self._origin, "low": low, "high": end, "limit": ENTRIES_MAX}
@@ -82,7 +82,7 @@ class Comparison:
         findings, before = self._findings, derived.missing
         try:
             whole = replace(stored, said=orjson.loads(entry))
-            if whole.said["kind"] == "extraction":
+            if whole.said["kind"] == "extraction" and self._coverage is not None:
                 findings.checked("extraction")
                 self._coverage.take(whole, ts_ns, findings)
             derived.add(self._database, whole)

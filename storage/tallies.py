@@ -18,9 +18,12 @@ Scope = tuple[str, str | None]
 
 
 class Tallies:
-    """Counts the entries of one origin, fed in the order of their numbers."""
+    """Counts the entries of one origin, fed in the order of their numbers.
 
-    def __init__(self, findings: Findings) -> None:
+    From a number `since` on that is not the first, nothing can be counted, and nothing is claimed but the months.
+    """
+
+    def __init__(self, findings: Findings, *, since: int = 0) -> None:
         self._findings = findings
         self._scopes: dict[Scope, int] = {}
         self._listed: set[Scope] = set()  # by the sheets of one heartbeat so far
@@ -28,8 +31,8 @@ class Tallies:
         self._month = 0
         self._due: tuple[str, int, int] | None = None  # the row that must come next: of which call, its number, of many
         self._heartbeats_from = 0  # nothing but heartbeats of the shard stands from here on
-        self._is_whole = True
-        for name in ("counters", "scopes"):
+        self._is_whole = not since
+        for name in ("counters", "scopes") if self._is_whole else ():
             findings.checked(name)
 
     @property

@@ -66,10 +66,12 @@ class EntryCheck:
     Args:
         public: the log key's public half.
         checkpoints: published ones, by size.
-        leaves: the leaf hashes of full level-0 tiles, from number 0 on.
+        leaves: the leaf hashes of full level-0 tiles, from number `start` on.
         batches: of the journal, as far as it is still there.
         headers: segment headers by first sequence number; they may be added until their number is reached.
         tallies: counts what the entries say of each other.
+        start: the number of the first entry that will be fed.
+        tree: over the entries before it; None: it cannot be made, and no root is compared.
     """
 
     def __init__(
@@ -82,18 +84,20 @@ class EntryCheck:
         batches: Iterator[Batch],
         headers: Mapping[int, SegmentHeader],
         tallies: Tallies,
+        start: int = 0,
+        tree: Frontier | None,
     ) -> None:
         self.findings = findings
         self.origin = findings.origin
-        self.next_seq = 0
-        self.covered = 0  # entries under a checkpoint that was checked
+        self.next_seq = start
+        self.covered = start  # entries under a checkpoint that was checked, or before all that is looked at
         self._public = public
         self._checkpoints, self._checkpoint = checkpoints, next(checkpoints, None)
         self._leaves, self._tiles_ended = leaves, False
         self._witness = ""
         self._journal = _Journal(batches)
         self._headers = headers
-        self._tree: Frontier | None = Frontier()
+        self._tree = tree
         self._tallies = tallies
         self.looked_at = 0
         self.waiting = 0  # entries that stand in the journal only, and that nothing says to have been shipped

@@ -79,9 +79,9 @@ class Reader:
         self._database = database
         self._origin = origin
 
-    def windows(self, end: int) -> Iterator[Window]:
-        """Everything that belongs to the entries [0, end), window by window."""
-        low, rows = 0, 1_000
+    def windows(self, end: int, low: int = 0) -> Iterator[Window]:
+        """Everything that belongs to the entries [low, end), window by window."""
+        rows = 1_000
         while low < end:
             high = min(end, low + rows)
             where = {"low": low, "high": high}
@@ -129,11 +129,19 @@ class Reader:
             joined=self._joined,
         )
 
-    def leaves(self, end: int) -> Iterator[bytes]:
-        """The leaf hashes that full tiles hold, one by one, as far as tiles follow each other from the first on."""
-        expected = 0
-        for low in range(0, end // WIDTH, TILES_AT_ONCE):
-            found = self._rows("tiles", {"low": low, "high": low + TILES_AT_ONCE})
+    def headers(self, below: int) -> Iterator[tuple[int, bytes]]:
+        """The headers of the segments that begin below `below`, with the number that each begins with."""
+        low = 0
+        while found := self._rows("headers", {"low": low, "high": below, "limit": PAGE_ROWS}):
+            for first_seq, header in found:
+                yield first_seq, header
+                low = first_seq + 1
+
+    def leaves(self, end: int, low: int = 0) -> Iterator[bytes]:
+        """The leaf hashes that full tiles hold, from number `low` on (a multiple of 256), as far as tiles follow."""
+        expected = low // WIDTH
+        for first in range(expected, end // WIDTH, TILES_AT_ONCE):
+            found = self._rows("tiles", {"low": first, "high": first + TILES_AT_ONCE})
             if not found:
                 return
             for n, hashes in found:
@@ -151,9 +159,9 @@ class Reader:
         """Number and hashes of the tiles [low, high) of a level; two of a kind where one is there twice."""
         return self._rows("upper_tiles", {"level": level, "low": low, "high": high})
 
-    def checkpoints(self) -> Iterator[Published]:
-        """Every published checkpoint, by size."""
-        size = -1
+    def checkpoints(self, least: int = 0) -> Iterator[Published]:
+        """Every published checkpoint of at least `least` entries, by size."""
+        size = least - 1
         while found := self._rows("checkpoints", {"size": size, "limit": PAGE_ROWS}):
             for size, count, *rest in found:
                 first, last, low, high, early, late = rest

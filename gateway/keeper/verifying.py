@@ -12,12 +12,13 @@ from gateway.keeper.feed import start_of
 from gateway.keeper.parts import Parts
 from gateway.keeper.tail import Shelf
 from gateway.keeper.threads import Tell
-from storage.audit import Progress, audit
+from storage.audit import audit
 from storage.errors import JournalError
 from storage.reading import SegmentTail
 from storage.trust import CLAIM as AUTHENTICITY
 from storage.trust import TrustPolicy
 from storage.verify import Claim, Report, Verdict
+from storage.walk import Progress
 
 CLAIM = "journal"
 

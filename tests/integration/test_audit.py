@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from storage import verify
-from storage.audit import Progress, audit
+from storage.audit import audit
 from storage.clickhouse import Database, Profile
 from storage.entries import decode, leaf_hash
 from storage.errors import StorageUnavailable
@@ -23,6 +23,7 @@ from storage.proofs import Tiles
 from storage.segment import StoredPart
 from storage.typed import TABLES
 from storage.verify import Report, Verdict
+from storage.walk import Progress
 from tests.integration.test_ledger import KEY, PUBLIC
 from tests.integration.test_shipper import ship_all, shipper
 from tests.support.batches import START_NS, Shard, described, write_keys
@@ -34,7 +35,7 @@ GATEWAY, KEEPER = "acme/gateway-0/1", "acme/keeper/1"
 class Deployment:
     """Two shards in a data directory, shipped, signed, projected."""
 
-    def __init__(self, database: Database, tmp_path: Path, *, decisions: int = 40) -> None:
+    def __init__(self, database: Database, tmp_path: Path, *, decisions: int = 40, rounds: int = 1) -> None:
         self.database, self.data = database, tmp_path
         self.gateway, self.keeper = Shard(origin=GATEWAY), Shard(origin=KEEPER)
         write_keys(tmp_path)
@@ -42,7 +43,8 @@ class Deployment:
         self.record(decisions)
         self.gateway.roll()
         self.gateway.heartbeat()
-        self.record(decisions)
+        for _ in range(rounds):
+            self.record(decisions)
         self.settle()
 
     def record(self, count: int) -> None:
