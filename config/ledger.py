@@ -49,11 +49,19 @@ class Timestamps(Section):
     every_s: Seconds = 3_600  # a token a round would be thousands a day; public authorities ask for patience
 
 
+class Audit(Section):
+    """How the keeper re-reads ClickHouse against what was signed."""
+
+    recent_s: Seconds = 20  # between two passes over what is recent
+    share: float = Field(default=0.05, gt=0, le=1)  # of the time, for what is recent and for the whole ledger each
+
+
 class Ledger(Section):
     """The log of logs and what stands outside of it. Nothing outside is ever waited for by a decision."""
 
     log_s: Seconds = 5  # between two leaves of one busy shard; a proof up to the log of logs takes as long
     silent_s: Seconds = 180  # three missed heartbeats: a shard that says nothing for longer is a finding
+    audit: Audit = Audit()
     witnesses: Witnesses | None = None
     timestamps: Timestamps | None = None
     copies: Path | None = None  # a directory, best on another machine, that keeps a copy of each checkpoint

@@ -124,9 +124,9 @@ class Commands:
     async def doctor(self, _: Mapping[str, Any]) -> Lines:
         """Everything that can be wrong on this host; exit 1 if something is."""
         await self._parts.library.look(discover=True)
-        checks = await asyncio.to_thread(
-            health.examine, self._parts, None if self._keeper is None else self._keeper.anchoring
-        )
+        keeper = self._keeper
+        outside = () if keeper is None else (keeper.anchoring, keeper.auditing)
+        checks = await asyncio.to_thread(health.examine, self._parts, *outside)
         failed = any(check.state == "fail" for check in checks)
         yield {"result": {"checks": [check.as_json() for check in checks]}, "exit": int(failed)}
 

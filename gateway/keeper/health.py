@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.keeper.anchoring import Anchoring
+from gateway.keeper.auditing import Auditing
 from gateway.keeper.parts import Parts
 from gateway.keeper.tail import Shelf
 from storage.errors import NothingRecorded, StorageError
@@ -38,14 +39,15 @@ class Check:
         return {"name": self.name, "state": self.state, "detail": self.detail}
 
 
-def examine(parts: Parts, anchoring: Anchoring | None = None) -> list[Check]:
-    """Every check, in the order in which a person would look; `anchoring` where a keeper runs it."""
+def examine(parts: Parts, anchoring: Anchoring | None = None, auditing: Auditing | None = None) -> list[Check]:
+    """Every check, in the order in which a person would look; `anchoring` and `auditing` where a keeper runs them."""
     return [
         *_data(parts),
         _database(parts),
         *(check for shelf in parts.library.shelves for check in _shard(parts, shelf)),
         _log_of_logs(parts),
         *(() if anchoring is None else _anchors(anchoring)),
+        *(() if auditing is None else _audits(auditing)),
         *_models(parts),
         _surface(parts),
     ]
@@ -129,6 +131,12 @@ def _anchors(anchoring: Anchoring) -> Iterator[Check]:
     for name, problem, size in anchoring.states():
         told = f"up to {size} leaves" if size else "nothing by this process yet"
         yield Check(name, "ok" if problem is None else "warn", told if problem is None else f"{problem}; {told}")
+
+
+def _audits(auditing: Auditing) -> Iterator[Check]:
+    states: dict[bool | None, State] = {True: "ok", None: "warn", False: "fail"}
+    for name, holds, told in auditing.states():
+        yield Check(name, states[holds], told)
 
 
 def _models(parts: Parts) -> Iterator[Check]:

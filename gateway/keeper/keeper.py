@@ -12,6 +12,7 @@ from config.route import Route
 from explainers.pool import Pool
 from gateway.desk.app import Desk
 from gateway.keeper.anchoring import Anchoring
+from gateway.keeper.auditing import Auditing
 from gateway.keeper.extraction import Extraction
 from gateway.keeper.figures import Figures
 from gateway.keeper.hosting import Host
@@ -78,6 +79,7 @@ class Keeper:
             problems=self.problems,
         ).desk()
         self.anchoring = Anchoring.of(configuration, parts.shipping.rounds, parts.database)
+        self.auditing = Auditing(settings.ledger.audit, parts, self.writer)
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -123,7 +125,7 @@ class Keeper:
             "schedule": self.schedule.run(parts.library),
             "upkeep": self.upkeep.run(),
         }
-        loops |= self.anchoring.loops()
+        loops |= self.anchoring.loops() | self.auditing.loops()
         self._tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
 
     @property
@@ -175,6 +177,7 @@ class Keeper:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.auditing.close()
         await self.desk.close()
         await self.schedule.close()
         await self.pool.close()

@@ -45,6 +45,9 @@ BROKEN: Final = Counter("answerable_shards_broken", "Damages that were noticed."
 LOG_SIZE: Final = gauge("log_leaves", "Leaves of the log of logs.", [])
 LOG_SIGNED: Final = gauge("log_signed_seconds", "When the log of logs was last signed (Unix time).", [])
 LOG_COSIGNED: Final = gauge("log_cosigned_leaves", "Leaves that as many witnesses cosigned as the quorum asks for.", [])
+AUDITED: Final = Counter("answerable_audited_entries", "Entries that were re-read from ClickHouse.", ["span"])
+AUDIT_FINISHED: Final = gauge("audit_finished_seconds", "When a pass of the audit last ended (Unix time).", ["span"])
+AUDIT_FINDINGS: Final = gauge("audit_findings", "What in ClickHouse is not what was signed or derived from it.", [])
 ANCHORS: Final = Counter(
     "answerable_anchors", "Cosignatures, time stamps and copies that were asked for.", ["name", "outcome"]
 )

@@ -119,6 +119,11 @@ class Shipping:
     # --- what others ask ------------------------------------------------------------------------------------
 
     @property
+    def is_migrated(self) -> bool:
+        """Whether this process has brought the schema to its release; before that there may be no table."""
+        return self._migrated
+
+    @property
     def lines(self) -> Mapping[str, Line]:
         """By origin."""
         return self._lines
