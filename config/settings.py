@@ -12,7 +12,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from config.callers import Callers, Issuer
-from config.fields import GIB, KIB, MIB, HttpUrl, Name, Port, Seconds, SecretReference, Section, is_loopback
+from config.database import Storage
+from config.fields import GIB, KIB, MIB, Name, Port, Seconds, SecretReference, Section, is_loopback
 from config.ledger import Ledger
 from config.operations import Log, Metrics, Network, Telemetry
 from config.route import Route
@@ -96,26 +97,6 @@ class Keeper(Section):
     checkpoint_s: Seconds = 1
     lag_hours: float = Field(default=24, ge=0, le=24 * 36_500)  # a shipped segment stays this long …
     lag_bytes: int = Field(default=8 * GIB, ge=0, le=2**50)  # … or until so much is kept, whichever comes first
-
-
-class Storage(Section):
-    """Which ClickHouse, and as whom."""
-
-    profile: Literal["chdb", "server"] = "chdb"
-    url: HttpUrl | None = None
-    user: str = "default"
-    password: SecretReference | None = None
-    database: str = Field(default="answerable", pattern=r"^[a-z][a-z0-9_]{0,62}$")
-    allow_broad_grants: bool = False
-    connect_timeout_s: Seconds = 5
-
-    @model_validator(mode="after")
-    def _a_server_has_an_address(self) -> Self:
-        if self.profile == "server" and self.url is None:
-            raise ValueError("url: profile server needs the address of its HTTP interface")
-        if self.profile == "chdb" and self.url is not None:
-            raise ValueError("url: profile chdb is embedded and has no address")
-        return self
 
 
 class Retention(Section):

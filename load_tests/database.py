@@ -19,10 +19,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from storage.audit import audit
-from storage.clickhouse import SWEEP, Database, Profile
+from storage.clickhouse import SWEEP, Database
 from storage.ledger import Ledger
 from storage.merkle import Frontier, leaf_hash
 from storage.migrate import migrate
+from storage.profiles import Profile
 from storage.projections import Projector
 from storage.proofs import Tiles
 from storage.shipper import Shipper

@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 
 from load_tests.journal import FIELDS
-from storage.clickhouse import Database, Profile
+from storage.clickhouse import Database
 from storage.entries import Draft
 from storage.journal import Journal
 from storage.keys import Keyring
 from storage.migrate import migrate
+from storage.profiles import Profile
 from storage.reading import SegmentTail
 from storage.segment import HEADER_BYTES, segment_name
 from storage.shipper import Shipper

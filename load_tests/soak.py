@@ -380,7 +380,7 @@ def run(base: Path, stack: ExitStack, *, seconds: float, server: bool) -> Result
     database = stack.enter_context(Server(base / "clickhouse")) if server else None
     storage: dict[str, object] = {"profile": "chdb"}
     if database is not None:
-        storage = {"profile": "server", "url": database.url, "database": "soak"}
+        storage = {"profile": "server", "url": database.url, "database": "soak", "allow_broad_grants": True}
     port, models_port = free_port(), free_port()
     host = Host(base, port, models_port, _configuration(base, port, models_port, storage), database, stack)
     key, greedy = (

@@ -93,6 +93,14 @@ class QueryError(StorageError):
     advice = "Narrow the time range or the filter; see the gateway's log for the database's message."
 
 
+class StorageUnfit(QueryError):
+    """The database cannot hold evidence as it is: too old, without the settings, or open to whoever would alter it."""
+
+    code = "storage_unfit"
+    status = 503
+    advice = "Apply what `answerable migrate --print-sql` prints; what was recorded waits in the journal meanwhile."
+
+
 class Unverifiable(StorageError):
     """Evidence contradicts itself: a hash, signature, path or tag does not match."""
 

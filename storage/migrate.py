@@ -2,7 +2,8 @@
 
 A file is applied statement by statement and recorded after its last one, so a file cut off by a crash runs again
 from its top: every statement says IF NOT EXISTS or the like. What was applied is never edited afterwards; a file
-whose text differs from the recorded one is refused, and so is a database newer than this release.
+whose text differs from the recorded one is refused, and so is a database newer than this release. Where nothing is
+missing nothing is changed, so that a keeper needs no right to create where an administrator migrates (`printed`).
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 
+from storage import accounts
 from storage.clickhouse import Database
-from storage.errors import QueryError
+from storage.dialect import database_created, rendered
+from storage.errors import NothingRecorded, QueryError
+from storage.profiles import Account, Profile
 
 _NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 
-_RECORDS = """
-CREATE TABLE IF NOT EXISTS migrations (
+_RECORDS = """CREATE TABLE IF NOT EXISTS migrations (
   version UInt32, name String, sha256 String, applied DateTime64(9, 'UTC')
 )
-ENGINE = MergeTree ORDER BY version
+ENGINE = MergeTree
+ORDER BY version
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
-  min_rows_to_fsync_after_merge = 1, min_compressed_bytes_to_fsync_after_merge = 1, old_parts_lifetime = 480
-"""
+  min_rows_to_fsync_after_merge = 1, min_compressed_bytes_to_fsync_after_merge = 1, old_parts_lifetime = 480"""
+_HAS_RECORDS = "SELECT count() FROM system.tables WHERE database = {database:String} AND name = 'migrations'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +71,54 @@ def migrate(database: Database, *, now_ns: int, known: list[Migration] | None = 
         StorageUnavailable: the database does not answer; running it again goes on where it stopped.
     """
     wanted = migrations() if known is None else known
-    database.command(f"CREATE DATABASE IF NOT EXISTS `{database.profile.database}`", inside=False)
-    database.command(_RECORDS)
-    recorded = {version: (name, sha256) for version, name, sha256 in database.rows(_APPLIED)}
+    recorded = _recorded(database)
     _refuse_what_differs(recorded, wanted)
+    if not recorded:
+        database.command(database_created(database.profile), inside=False)
+        for statement in rendered(_RECORDS, database.profile):
+            database.command(statement)
     applied = []
     for migration in wanted:
         if migration.version in recorded:
             continue
         for statement in migration.statements():
-            database.command(statement)
+            for one in rendered(statement, database.profile):
+                database.command(one)
         row = (migration.version, migration.name, migration.sha256, now_ns)
         columns = ("version", "name", "sha256", "applied")
-        database.insert("migrations", columns, [row], token=f"migration:{migration.version}:{now_ns}")
+        token = f"migration:{migration.version}:{now_ns}"
+        database.insert("migrations", columns, [row], token=token, account=Account.MIGRATOR)
         applied.append(migration)
     return applied
+
+
+def printed(profile: Profile) -> Iterator[str]:
+    """All that an administrator runs on a server, in order; each statement may be run again.
+
+    Accounts without a password, their grants and limits, the schema, and the record of what was applied.
+    """
+    yield database_created(profile)
+    yield f"USE `{profile.database}`"
+    yield from rendered(_RECORDS, profile)
+    for migration in migrations():
+        for statement in migration.statements():
+            yield from rendered(statement, profile)
+        yield (  # our own names and digests only
+            f"INSERT INTO migrations SELECT {migration.version}, '{migration.name}', '{migration.sha256}', now64(9)"  # noqa: S608
+            f" WHERE {migration.version} NOT IN (SELECT version FROM migrations)"
+        )
+    yield from accounts.created(profile)
+
+
+def _recorded(database: Database) -> dict[int, tuple[str, str]]:
+    """What was applied, by number; nothing where there is no database yet."""
+    try:
+        parameters = {"database": database.profile.database}
+        ((exists,),) = database.rows(_HAS_RECORDS, parameters, account=Account.MIGRATOR)
+        found = database.rows(_APPLIED, account=Account.MIGRATOR) if exists else []
+    except NothingRecorded:
+        return {}
+    return {version: (name, sha256) for version, name, sha256 in found}
 
 
 _APPLIED = "SELECT version, name, sha256 FROM migrations ORDER BY version LIMIT 1 BY version"

@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from storage.clickhouse import PAGE, Caps, Database, Profile
+from storage.clickhouse import PAGE, Caps, Database
 from storage.errors import StorageUnavailable
+from storage.profiles import Account, Profile
 
 REST_MAX_S: Final = 10.0  # after one piece of work, however long it took
 
@@ -30,7 +31,13 @@ class Paced(Database):
         self._awake_s: float | None = None
 
     def rows(
-        self, sql: str, parameters: Mapping[str, object] | None = None, *, caps: Caps = PAGE
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        caps: Caps = PAGE,
+        account: Account = Account.READER,
+        settings: Mapping[str, object] | None = None,
     ) -> list[tuple[Any, ...]]:
         """As `Database.rows`, after a rest."""
         with self._turn:
@@ -39,7 +46,7 @@ class Paced(Database):
             if self._stop.wait(min(worked_s * self._rest_per_work, REST_MAX_S)):
                 raise StorageUnavailable("the reader is being stopped")
             self._awake_s = time.monotonic()
-        return super().rows(sql, parameters, caps=caps)
+        return super().rows(sql, parameters, caps=caps, account=account, settings=settings)
 
     def rested(self) -> None:
         """The reader begins anew: what passed since its last read was no work."""

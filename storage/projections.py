@@ -20,9 +20,11 @@ import orjson
 
 from storage import durable, typed
 from storage.clickhouse import SWEEP, Database
+from storage.dialect import truncated
 from storage.durable import KERNEL, Syscalls
 from storage.errors import JournalCorrupt
 from storage.lines import Rows
+from storage.profiles import Account
 from storage.readback import bring
 from storage.typed import Row, Stored
 
@@ -106,7 +108,7 @@ class Projector:
         self._generation, self._cursors = now_ns, {}
         self._write()  # first: a crash after it goes on with the empty cursors and finds what is there already
         for table in typed.TABLES:
-            self._database.command(f"TRUNCATE TABLE {table}")
+            self._database.command(truncated(table, self._database.profile), account=Account.PROJECTOR)
         totals = dict.fromkeys(typed.TABLES, 0)
         shipped = {origin: int(end) for origin, end in self._database.rows(_ORIGINS, caps=SWEEP)}
         for origin in shipped:

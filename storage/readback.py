@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 
+from storage.accounts import account_of
 from storage.clickhouse import SWEEP, Database
 from storage.errors import StorageUnavailable, Unverifiable
 from storage.lines import Rows, digest_of
@@ -27,7 +28,8 @@ def missing(database: Database, expected: Rows) -> list[int]:
         f"SELECT count(), hex(SHA256(arrayStringConcat(arrayMap(line -> concat(line, '\\n'),"  # noqa: S608
         f" arraySort(groupArray({expected.line})))))) FROM {expected.table} WHERE {expected.where}"
     )
-    ((count, digest),) = database.rows(summary, expected.parameters, caps=SWEEP)
+    account = account_of(expected.table)  # whoever inserts reads back: no other account's limits may stop that
+    ((count, digest),) = database.rows(summary, expected.parameters, caps=SWEEP, account=account)
     if count == len(expected.lines) and digest == expected.digest:
         return []
     if count == 0:
@@ -37,7 +39,8 @@ def missing(database: Database, expected: Rows) -> list[int]:
 
 def _compare(database: Database, expected: Rows) -> list[int]:
     listing = f"SELECT {expected.line} FROM {expected.table} WHERE {expected.where}"  # noqa: S608 (our own words only)
-    found = Counter(line for (line,) in database.rows(listing, expected.parameters, caps=SWEEP))
+    account = account_of(expected.table)
+    found = Counter(line for (line,) in database.rows(listing, expected.parameters, caps=SWEEP, account=account))
     twice = sorted(line for line, times in found.items() if times > 1)
     if twice:
         raise Unverifiable(f"{expected.table}: there twice: {twice[0]}")
@@ -75,5 +78,6 @@ def bring(database: Database, rows: Rows, *, token: str) -> int:
         # afterwards under another, because the server may remember a token whose rows it lost.
         lines = digest_of([rows.lines[place] for place in absent])[:32]
         fresh = f"{token}:{lines}" if turn == 0 else f"{token}:{lines}:{os.urandom(8).hex()}"
-        database.insert(rows.table, rows.columns, [rows.rows[place] for place in absent], token=fresh)
+        absent_rows = [rows.rows[place] for place in absent]
+        database.insert(rows.table, rows.columns, absent_rows, token=fresh, account=account_of(rows.table))
     raise StorageUnavailable(f"{rows.table}: rows were acknowledged and are not there")

@@ -1,5 +1,6 @@
 """Reading and proving what was recorded."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from config.errors import ConfigError
+from config.load import Configuration
 from gateway.cli.asking import TOKEN_VARIABLE, ask, token
 from gateway.cli.options import ConfigOption, DataOption, configuration
 
@@ -191,11 +193,44 @@ def _policy(path: Path) -> dict[str, Any]:
     return dict(policy)
 
 
-def migrate(config: ConfigOption = None, data: DataOption = None) -> None:
+def migrate(
+    *,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    print_sql: Annotated[
+        bool,
+        typer.Option("--print-sql", help="Print schema, accounts and grants for an administrator; change nothing."),
+    ] = False,
+) -> None:
     """Bring the database schema to this version."""
+    if print_sql:
+        _print_sql(configuration(config, data))
+        return
     result = ask(configuration(config, data), "migrate", {})["result"]
     applied = ", ".join(result["applied"]) or "nothing: it was up to date"
     typer.echo(f"applied {applied}")
+
+
+def _print_sql(loaded: Configuration) -> None:
+    # imported when needed, as below
+    from storage.accounts import users  # noqa: PLC0415
+    from storage.migrate import printed  # noqa: PLC0415
+    from storage.profiles import Profile  # noqa: PLC0415
+
+    profile = Profile.of(loaded.settings.storage, data=loaded.data)
+    if profile.kind == "chdb":
+        raise ConfigError(
+            f"{loaded.path}: storage.profile is chdb, which migrates itself and has no accounts",
+            advice="Set storage.profile to server, cluster or cloud.",
+        )
+    typer.echo(f"-- Answerable {version('answerable')}, profile {profile.kind}; it may be run again at any time.")
+    for statement in printed(profile):
+        typer.echo(f"{statement};\n")
+    typer.echo(
+        "-- Each account, once it has a password and hosts, can sign in; give the keeper those it is configured for:"
+    )
+    for account, user in users(profile).items():
+        typer.echo(f"--   {account}: ALTER USER `{user}` IDENTIFIED WITH sha256_password BY '…' HOST …;")
 
 
 def rebuild(config: ConfigOption = None, data: DataOption = None) -> None:

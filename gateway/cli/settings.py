@@ -21,8 +21,8 @@ def check(file: Annotated[Path, typer.Argument(help="The YAML file to check.")])
     for path in configuration.settings.models:
         load_registration(configuration.base / path)
     references = [r.upstream_auth.secret for r in configuration.settings.routes if r.upstream_auth is not None]
-    if configuration.settings.storage.password is not None:
-        references.append(configuration.settings.storage.password)
+    logins = configuration.settings.storage.logins().values()
+    references += [login.password for login in logins if login.password is not None]
     for reference in references:
         reveal(reference, base=configuration.base, environ=os.environ)
     for route in configuration.settings.routes:

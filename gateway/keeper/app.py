@@ -48,7 +48,8 @@ async def run_keeper(configuration: Configuration, *, desk: bool) -> int:
     """Run the keeper of a host until SIGTERM or SIGINT; with `desk` the desk listens in this process.
 
     Returns 0 when ended as asked, 1 when the disk or a broken invariant stopped it, 2 when it could not start: the
-    data is held, the desk's port is taken, a model's registration is faulty (the message is on standard error).
+    data is held, the desk's port is taken, a model's registration is faulty, the database cannot hold evidence (the
+    message is on standard error).
     """
     stop = _stop_signal()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="keeper"))
@@ -140,6 +141,7 @@ async def _kept(configuration: Configuration, stop: asyncio.Event, *, desk: bool
     async with contextlib.AsyncExitStack() as stack:
         parts = await Parts.open(configuration)
         stack.push_async_callback(parts.close)
+        await parts.shipping.connect()
         keeper = await Keeper.open(parts)
         stack.push_async_callback(keeper.close)
         listener = Listener(configuration.data, Commands(parts, keeper).table())

@@ -154,8 +154,13 @@ def _models(parts: Parts) -> Iterator[Check]:
 
 
 def _surface(parts: Parts) -> Check:
-    broad = parts.configuration.settings.storage.allow_broad_grants
-    if parts.configuration.settings.storage.profile == "chdb":
+    storage, found = parts.configuration.settings.storage, parts.shipping.preflight
+    if storage.profile == "chdb":
         detail = "embedded: whoever owns the files can change them; tampering is evident, not prevented"
         return Check("grants", "ok", detail)
-    return Check("grants", "warn" if broad else "ok", "broad grants are allowed" if broad else "as the accounts say")
+    if found is not None and found.broad:
+        return Check("grants", "warn", f"{found.told} (storage.allow_broad_grants)")
+    if storage.allow_broad_grants:
+        told = "no account needs it" if found is not None else "what accounts may do was not asked yet"
+        return Check("grants", "warn", f"storage.allow_broad_grants is set; {told}")
+    return Check("grants", "ok", "no account of ours may alter or delete evidence" if found else "not asked yet")

@@ -12,11 +12,27 @@ from gateway.keeper.logrounds import LogRounds
 from gateway.keeper.models import Models
 from gateway.keeper.shipping import Shipping
 from gateway.keeper.tail import Library
-from storage.clickhouse import Database, Profile
+from storage.clickhouse import Database
 from storage.durable import make_directory
 from storage.keys import Keyring
+from storage.profiles import Profile
 
 SHARD = "keeper"
+
+
+def profile_of(configuration: Configuration) -> Profile:
+    """Which database the configuration names, with the passwords of its accounts.
+
+    Raises:
+        ConfigError: a password is not where the configuration says.
+    """
+    storage = configuration.settings.storage
+    passwords = {
+        name: reveal(login.password, base=configuration.base, environ=os.environ)
+        for name, login in storage.logins().items()
+        if login.password is not None
+    }
+    return Profile.of(storage, data=configuration.data, passwords=passwords)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +51,14 @@ class Parts:
         """Open keys (made where missing), the database handle (which connects at its first call), and the journals.
 
         Raises:
-            ConfigError: the database's password is not where the configuration says.
+            ConfigError: a password of the database is not where the configuration says.
             StorageError: keys are damaged.
             OSError: the directory cannot be made or read.
         """
-        data, storage = configuration.data, configuration.settings.storage
+        data = configuration.data
         await asyncio.to_thread(make_directory, data / "ship")
         keyring = await asyncio.to_thread(Keyring.open, data, create=True)
-        password = ""
-        if storage.password is not None:
-            password = reveal(storage.password, base=configuration.base, environ=os.environ)
-        database = Database.open(Profile.of(storage, data=data, password=password))
+        database = Database.open(profile_of(configuration))
         library = Library(data)
         await library.look()
         shipping = Shipping(

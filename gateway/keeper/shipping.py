@@ -21,10 +21,11 @@ from gateway.keeper import metrics
 from gateway.keeper.logrounds import LogRounds
 from gateway.keeper.tail import Library, Reader, Shelf, header_of
 from storage.clickhouse import Database
-from storage.errors import JournalError, QueryError, StorageError, StorageUnavailable, Unverifiable
+from storage.errors import JournalError, QueryError, StorageError, StorageUnavailable, StorageUnfit, Unverifiable
 from storage.ledger import Ledger
 from storage.logoflogs import Source
 from storage.migrate import migrate
+from storage.preflight import Preflight, examine, refuse_old
 from storage.projections import Projector
 from storage.proofs import Tiles
 from storage.quarantine import DIRECTORY as QUARANTINE
@@ -113,6 +114,7 @@ class Shipping:
         self._refused: dict[str, Shelf] = {}
         self._one = asyncio.Lock()  # one thread at a time
         self._migrated = False
+        self.preflight: Preflight | None = None  # what was found once the database had answered
         self._others_s = 0.0
         self.problem: str | None = "not connected to ClickHouse yet"
 
@@ -179,6 +181,20 @@ class Shipping:
         async with self._one:
             return await asyncio.to_thread(self._step)
 
+    async def connect(self) -> None:
+        """True on return: the database has the schema of this release and can hold evidence, or it is away.
+
+        Raises:
+            StorageUnfit: it cannot, so nothing will be shipped.
+        """
+        async with self._one:
+            try:
+                await asyncio.to_thread(self._connect)
+            except StorageUnfit:
+                raise
+            except (StorageUnavailable, QueryError) as error:
+                self.problem = error.message  # the loop asks again
+
     async def finish(self) -> None:
         """Sign everything that was read, and state it in the log of logs: before an end in order.
 
@@ -197,9 +213,7 @@ class Shipping:
     # --- in a thread ----------------------------------------------------------------------------------------
 
     def _step(self) -> bool:
-        if not self._migrated:
-            migrate(self._database, now_ns=time.time_ns())
-            self._migrated = True
+        self._connect()
         busy = False
         for shelf in self._library.shelves:
             line = self._line(shelf)
@@ -207,6 +221,15 @@ class Shipping:
                 busy = self._guarded(line) or busy
         self.rounds.step(self._sources, self._database)
         return self._project() or busy
+
+    def _connect(self) -> None:
+        """Bring the schema to this release, and look whether evidence can be kept here, once."""
+        if self._migrated:
+            return
+        refuse_old(self._database)
+        migrate(self._database, now_ns=time.time_ns())
+        self.preflight = examine(self._database)
+        self._migrated = True
 
     def _finish(self) -> None:
         for line in self._lines.values():

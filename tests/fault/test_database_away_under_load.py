@@ -29,7 +29,7 @@ async def result(deployment: Deployment, name: str, **arguments: object) -> dict
 async def test_no_request_fails_while_clickhouse_refuses_connections_and_all_is_shipped_afterwards(tmp_path):
     with Server(tmp_path / "clickhouse") as server:
         async with Upstream(sometimes_slow) as upstream:
-            storage = {"profile": "server", "url": server.url, "database": "away"}
+            storage = {"profile": "server", "url": server.url, "database": "away", "allow_broad_grants": True}
             deployment = Deployment(tmp_path / "host", upstream.url, storage=storage)
             client = Client(deployment, concurrency=8)
             try:

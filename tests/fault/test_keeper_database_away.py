@@ -49,7 +49,7 @@ async def test_while_the_database_is_away_the_backlog_is_on_disk_and_explanation
     tmp_path: Path, loans: Loans
 ) -> None:
     with Server(tmp_path / "clickhouse") as server:
-        storage = {"profile": "server", "url": server.url, "database": "away"}
+        storage = {"profile": "server", "url": server.url, "database": "away", "allow_broad_grants": True}
         configuration = written(tmp_path, loans=loans, storage=storage)
         gateway = await Gateway.open(configuration, loans)
         async with kept(configuration) as keeper:
@@ -91,7 +91,7 @@ async def test_while_the_database_is_away_the_backlog_is_on_disk_and_explanation
 
 async def test_a_keeper_starts_while_its_database_is_away_and_explains(tmp_path: Path, loans: Loans) -> None:
     server = Server(tmp_path / "clickhouse")  # not started
-    storage = {"profile": "server", "url": server.url, "database": "away"}
+    storage = {"profile": "server", "url": server.url, "database": "away", "allow_broad_grants": True}
     configuration = written(tmp_path, loans=loans, storage=storage)
     gateway = await Gateway.open(configuration, loans)
     async with kept(configuration) as keeper:
@@ -114,7 +114,7 @@ async def test_an_insert_of_unknown_outcome_leaves_every_row_once(
     tmp_path: Path, loans: Loans, fault: str, table: str
 ) -> None:
     with Server(tmp_path / "clickhouse") as server:
-        storage = {"profile": "server", "url": server.url, "database": "away"}
+        storage = {"profile": "server", "url": server.url, "database": "away", "allow_broad_grants": True}
         configuration = written(tmp_path, loans=loans, storage=storage)
         gateway = await Gateway.open(configuration, loans)
         async with kept(configuration) as keeper:

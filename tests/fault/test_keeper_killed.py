@@ -11,7 +11,8 @@ import pytest
 from config.load import Configuration
 from gateway.keeper.socket import command
 from storage import watermark
-from storage.clickhouse import SWEEP, Database, Profile
+from storage.clickhouse import SWEEP, Database
+from storage.profiles import Profile
 from tests.support.keeping import Gateway, apart, written
 from tests.support.loans import Loans
 

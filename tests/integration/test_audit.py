@@ -13,11 +13,12 @@ import pytest
 
 from storage import verify
 from storage.audit import audit
-from storage.clickhouse import Database, Profile
+from storage.clickhouse import Database
 from storage.entries import decode, leaf_hash
 from storage.errors import StorageUnavailable
 from storage.freight import ENTRY_COLUMNS, Packer
 from storage.ledger import Ledger
+from storage.profiles import Profile
 from storage.projections import Projector
 from storage.proofs import Tiles
 from storage.segment import StoredPart

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.clickhouse import Database, Profile
+from storage.clickhouse import Database
+from storage.profiles import Profile
 from storage.recent import ENTRIES_MIN, audit_recent
 from storage.verify import Report
 from tests.integration.test_audit import (  # noqa: F401 - fixtures

@@ -195,3 +195,31 @@ def test_every_role_of_the_desk_but_that_of_try_can_be_had_on_a_machine_of_ones_
     from gateway.desk.roles import Role
 
     assert set(DESK_ROLES) == {role.value for role in Role} - {"developer"}
+
+
+def test_an_administrator_is_printed_schema_accounts_and_grants_and_nothing_is_changed(config, embedded):
+    storage = {"profile": "cluster", "url": "http://127.0.0.1:9", "cluster": "evidence", "user": "keeper"}
+    code, out, err = run("migrate", "--print-sql", "--config", str(changed(config, storage=storage)))
+    assert (code, err) == (0, "")
+    assert out.startswith("-- Answerable ")
+    assert "CREATE TABLE IF NOT EXISTS entries_local ON CLUSTER `evidence` (" in out
+    assert "GRANT ON CLUSTER `evidence` INSERT, SELECT(origin, seq, month, retention, entry, leaf) ON" in out
+    assert "--   reader: ALTER USER `answerable_reader` IDENTIFIED WITH sha256_password BY '…' HOST …;" in out
+    assert "--   writer: ALTER USER `keeper` " in out
+    assert not (config.parent / "data").exists()
+    for statement in out.split(";\n\n")[:-1]:
+        embedded.rows("SELECT formatQuery({sql:String})", {"sql": statement})
+
+
+def test_an_embedded_database_has_no_accounts_to_print(config):
+    code, _, err = run("migrate", "--print-sql", "--config", str(config))
+    assert code == 2
+    assert "chdb, which migrates itself and has no accounts" in err
+
+
+def test_the_password_of_every_account_must_be_there(config):
+    accounts = {"reader": {"user": "desk", "password": "env:ANSWERABLE_TEST_NO_SUCH_PASSWORD"}}
+    storage = {"profile": "server", "url": "http://127.0.0.1:9", "accounts": accounts}
+    code, _, err = run("config", "check", str(changed(config, storage=storage)))
+    assert code == 2
+    assert "ANSWERABLE_TEST_NO_SUCH_PASSWORD: the environment variable is not set" in err

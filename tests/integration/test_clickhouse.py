@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from config.database import Accounts, Storage
+from config.database import Login as ConfiguredLogin
 from config.processes import start
-from config.settings import Storage
-from storage.clickhouse import Caps, Database, Profile
+from storage.clickhouse import Caps, Database
 from storage.errors import QueryError, StorageUnavailable
 from storage.migrate import Migration, migrate, migrations
+from storage.profiles import Account, Login, Profile
 from tests.support.clickhouse_http import Server
 from tests.support.database import NOW_NS, fresh_profile, opened
 
@@ -148,7 +150,9 @@ def test_a_server_that_is_away_is_unavailable_and_answers_after_it_is_back(tmp_p
 
 
 def test_errors_hold_neither_the_address_with_its_parameters_nor_the_password(tmp_path: Path) -> None:
-    profile = Profile(kind="server", database="d", url="http://127.0.0.1:9", user="writer", password="s3cret")
+    profile = Profile(
+        kind="server", database="d", url="http://127.0.0.1:9", writer=Login(user="writer", password="s3cret")
+    )
     with Database.open(profile) as database, pytest.raises(StorageUnavailable) as raised:
         database.rows("SELECT {secret:String}", {"secret": "personal"})
     assert "personal" not in str(raised.value)
@@ -159,7 +163,8 @@ def test_a_second_process_on_an_embedded_path_gets_plain_advice(tmp_path: Path) 
     with Server(tmp_path / "clickhouse"):
         other = (
             "import sys; from pathlib import Path\n"
-            "from storage.clickhouse import Database, Profile\n"
+            "from storage.clickhouse import Database\n"
+            "from storage.profiles import Profile\n"
             "from storage.errors import StorageUnavailable\n"
             "try: Database.open(Profile(kind='chdb', database='d', path=Path(sys.argv[1]))).ping()\n"
             "except StorageUnavailable as error: print(error.advice); sys.exit(7)\n"
@@ -170,8 +175,14 @@ def test_a_second_process_on_an_embedded_path_gets_plain_advice(tmp_path: Path) 
 
 def test_the_profile_follows_the_configuration(tmp_path: Path) -> None:
     storage = Storage.model_validate({"profile": "server", "url": "https://ch.example:8443/x", "user": "w"})
-    profile = Profile.of(storage, data=tmp_path, password="p")
-    assert (profile.kind, profile.path, profile.user, profile.password) == ("server", None, "w", "p")
+    profile = Profile.of(storage, data=tmp_path, passwords={"writer": "p"})
+    assert (profile.kind, profile.path, profile.writer) == ("server", None, Login(user="w", password="p"))
+    assert profile.login(Account.READER) == profile.writer
+    storage = storage.model_copy(update={"accounts": Accounts(reader=ConfiguredLogin(user="r"))})
+    profile = Profile.of(storage, data=tmp_path, passwords={"writer": "p", "reader": "q"})
+    assert profile.login(Account.READER) == Login(user="r", password="q")
+    assert profile.login(Account.PROJECTOR) == profile.writer
+    assert "q" not in repr(profile.accounts)
     assert Profile.of(Storage(), data=tmp_path).path == tmp_path / "clickhouse"
 
 

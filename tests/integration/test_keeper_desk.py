@@ -106,7 +106,7 @@ def desk_alone(configuration: Configuration) -> Iterator[Any]:
 
 async def test_a_desk_alone_reads_from_the_server_and_its_looks_are_shipped(tmp_path: Path, loans: Loans) -> None:
     with Server(tmp_path / "clickhouse") as server:
-        storage = {"profile": "server", "url": server.url, "database": "alone"}
+        storage = {"profile": "server", "url": server.url, "database": "alone", "allow_broad_grants": True}
         desk = {"port": free_port(), "development": True}
         configuration = written(tmp_path, loans=loans, storage=storage, desk=desk)
         base = f"http://127.0.0.1:{configuration.settings.desk.port}"
@@ -117,6 +117,8 @@ async def test_a_desk_alone_reads_from_the_server_and_its_looks_are_shipped(tmp_
             with desk_alone(configuration) as process:
                 async with aiohttp.ClientSession(headers=bearer(configuration, "support")) as session:
                     await up(session, base)
+                    async with session.get(base, headers={"Accept": "text/html"}) as page:
+                        assert "storage.allow_broad_grants" in await page.text()
                     found = await looked_up(session, base, "L-0")
                     await told(session, base + found["links"]["self"])
                 process.send_signal(signal.SIGTERM)

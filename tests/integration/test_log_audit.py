@@ -10,10 +10,11 @@ import orjson
 import pytest
 
 from storage.audit import audit
-from storage.clickhouse import Database, Profile
+from storage.clickhouse import Database
 from storage.findings import Report, Verdict
 from storage.ledger import Ledger
 from storage.logoflogs import LogOfLogs, Source
+from storage.profiles import Profile
 from storage.proofs import Tiles
 from storage.segment import SegmentHeader
 from storage.typed import TABLES

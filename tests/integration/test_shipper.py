@@ -9,12 +9,13 @@ import pytest
 
 from storage import durable
 from storage.batch import Batch
-from storage.clickhouse import Database, Profile
+from storage.clickhouse import Database
 from storage.durable import Syscalls
 from storage.entries import leaf_hash
 from storage.errors import JournalCorrupt, JournalStopped, StorageUnavailable, Unverifiable
 from storage.freight import Packer
 from storage.migrate import migrate
+from storage.profiles import Profile
 from storage.readback import missing
 from storage.reading import Position
 from storage.segment import StoredPart, WrappedKey

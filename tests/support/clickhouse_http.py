@@ -5,6 +5,7 @@ fields, Native inserts with a body of known length or in chunks; answers errors 
 It keeps no sessions and compresses nothing. `Server` starts, kills, restarts it on the same port, and asks it to fail.
 """
 
+import base64
 import contextlib
 import email.parser
 import email.policy
@@ -49,6 +50,7 @@ class _Engine(ThreadingHTTPServer):
         self.running: set[str] = set()
         self.fault: dict[str, Any] = {}
         self.deaf_until = 0.0
+        self.recorded: dict[tuple[str, str], dict[str, str]] = {}  # the first request of each user and statement
         self.lock = threading.Lock()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -101,7 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
             if where.path == "/-/deaf":
                 self.answer(200, b"")
                 return deafen(self.server, float(body))
+            if where.path == "/-/recorded":
+                return self.answer(200, json.dumps(list(self.server.recorded.values())).encode())
             content_type = self.headers.get("Content-Type", "")
+            self.record(fields, content_type, body)
             if content_type.startswith("multipart/form-data"):
                 fields |= form(content_type, body)
                 body = b""
@@ -110,6 +115,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
+
+    def record(self, fields: dict[str, str], content_type: str, body: bytes) -> None:
+        """Keep a request by which an account can be tried: as whom, and what."""
+        _, _, basic = self.headers.get("Authorization", "").partition("Basic ")
+        user = base64.b64decode(basic).decode().partition(":")[0] or "default"
+        told = form(content_type, body) if content_type.startswith("multipart/form-data") else {}
+        stated = fields.get("query") or told.get("query") or body.decode()
+        request = {"user": user, "path": self.path, "type": content_type, "body": base64.b64encode(body).decode()}
+        with self.server.lock:
+            self.server.recorded.setdefault((user, stated), request)
 
     def body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
@@ -224,8 +239,9 @@ def perish(fault: str) -> None:
 class Server:
     """A ClickHouse server for tests; `url` stays the same over `kill` and `start`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, config: Path | None = None) -> None:
+        """`config`: a configuration file of ClickHouse, whose users file says what its `default` may do."""
+        self.path = f"{path}?config-file={config}" if config else str(path)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -243,7 +259,7 @@ class Server:
         """Start, and wait until it answers."""
         root = Path(__file__).parents[2]
         env = {**os.environ, "PYTHONPATH": str(root)}
-        self.process = start(again(str(self.path), self.port), env=env)
+        self.process = start(again(self.path, self.port), env=env)
         self.wait_until_up()
 
     def wait_until_up(self, seconds: float = 30) -> None:
@@ -272,11 +288,21 @@ class Server:
         """Refuse connections for so long, from now on."""
         self.request("/-/deaf", str(seconds).encode())
 
-    def request(self, path: str, body: bytes | None = None) -> bytes:
+    def recorded(self) -> list[dict[str, str]]:
+        """The first request of each user and statement since the start, as `again` takes it."""
+        found: list[dict[str, str]] = json.loads(self.request("/-/recorded"))
+        return found
+
+    def again(self, request: dict[str, str]) -> bytes:
+        """The answer to a request that was recorded elsewhere."""
+        body = base64.b64decode(request["body"])
+        return self.request(request["path"], body, {"Content-Type": request["type"]} if request["type"] else None)
+
+    def request(self, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
         """One request on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("POST" if body is not None else "GET", path, body)
+            connection.request("POST" if body is not None else "GET", path, body, headers or {})
             return connection.getresponse().read()
         finally:
             connection.close()

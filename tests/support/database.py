@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.clickhouse import Database, Profile
+from storage.clickhouse import Database
 from storage.migrate import migrate
+from storage.profiles import Profile
 from tests.support.clickhouse_http import Server
 
 _numbers = itertools.count(1)

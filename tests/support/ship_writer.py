@@ -14,9 +14,10 @@ from typing import Any
 
 import orjson
 
-from storage.clickhouse import SWEEP, Database, Profile
+from storage.clickhouse import SWEEP, Database
 from storage.entries import leaf_hash
 from storage.migrate import migrate, migrations
+from storage.profiles import Profile
 from storage.reading import Batch, SegmentTail, read_header
 from storage.segment import segment_name
 from storage.shipper import Shipper

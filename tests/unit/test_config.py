@@ -33,6 +33,8 @@ def write(folder: Path, tree: object) -> Path:
 
 
 ROWS = {**WHOLE["routes"][0], "batch": "rows"}
+SERVER = {"profile": "server", "url": "http://x"}
+CLUSTER = {"profile": "cluster", "url": "http://x", "cluster": "evidence"}
 V2 = "inputs[0].data[7]"
 
 
@@ -168,6 +170,15 @@ def test_the_environment_overrides_the_file_and_changes_the_digest(tmp_path):
         ),
         (changed("storage", value={"profile": "server"}), "storage.url: profile server needs the address"),
         (changed("storage", value={"profile": "server", "url": "http://x", "password": "hunter2"}), "by reference"),
+        (changed("storage", value={"profile": "cloud"}), "storage.url: profile cloud needs the address"),
+        (changed("storage", value={**CLUSTER, "cluster": None}), "storage.cluster: the cluster's name, given where"),
+        (changed("storage", value={**CLUSTER, "cluster": "a`b"}), "storage.cluster: "),
+        (changed("storage", value={"profile": "server", "url": "http://x", "cluster": "c"}), "storage.cluster: the"),
+        (changed("storage", value={**CLUSTER, "insert_quorum": 1}), "storage.insert_quorum: expected auto or 2 to 99"),
+        (changed("storage", value={**SERVER, "insert_quorum": 2}), "storage.insert_quorum: profile server has no"),
+        (changed("storage", value={**SERVER, "user": "a`b"}), "storage.user: "),
+        (changed("storage", value={"accounts": {"reader": {"user": "r"}}}), "storage.accounts: profile chdb has no"),
+        (changed("storage", value={**SERVER, "accounts": {"owner": {"user": "r"}}}), "storage.accounts.owner: no such"),
         ({"deployment": "demo"}, "routes: missing"),
         ("- a list", "expected keys and values at the top, found list"),
         ("a: [", "not YAML"),
@@ -314,7 +325,7 @@ def test_columns_of_one_factor_share_their_code(tmp_path):
         load_registration(path)
 
 
-@pytest.mark.parametrize("name", ["one-host.yaml", "server.yaml"])
+@pytest.mark.parametrize("name", ["one-host.yaml", "server.yaml", "cluster.yaml"])
 def test_the_packaged_examples_load(name):
     path = Path(config.__file__).parent / "examples" / name
     assert load(path, {}).settings.routes
