@@ -186,7 +186,11 @@ class Shipping:
 
         Raises:
             StorageUnfit: it cannot, so nothing will be shipped.
+
+        An embedded database is opened by the loop: that takes a second, and nobody's accounts have to be asked.
         """
+        if self._database.profile.kind == "chdb":
+            return
         async with self._one:
             try:
                 await asyncio.to_thread(self._connect)
