@@ -5,8 +5,10 @@ VENV := .venv
 RUN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= $(shell nproc)
+COMPILED_TESTS := $(addprefix tests/integration/test_,idempotency.py journal.py modes.py proxy_calls.py proxy_direct.py \
+	proxy_failures.py proxy_rows.py proxy_streams.py redaction.py) tests/property/test_seen_heads.py tests/security/test_gone.py
 
-.PHONY: demo test quick lint format contract chaos bench soak coverage wheel clean
+.PHONY: demo test test-compiled compiled wheel-compiled quick lint format contract chaos bench soak coverage wheel clean
 
 demo: $(VENV)/.demo
 	$(RUN)/answerable demo $(ARGS)
@@ -35,7 +37,22 @@ chaos: $(VENV)/.dev
 	ANSWERABLE_KILLS=300 ANSWERABLE_FAULT_POINTS=0 ANSWERABLE_AWAY_S=60 ANSWERABLE_SOAK_S=600 $(RUN)/python -m pytest tests/fault --timeout 3600 $(ARGS)
 	ANSWERABLE_BUNDLES_FORGED=100000 $(RUN)/python -m pytest tests/integration/test_bundle_verifiers.py tests/integration/test_bundles_by_hand.py --timeout 14400
 
+# what every call goes through, compiled with mypyc into a copy of the tree; needs cc and Python's headers
+compiled: $(VENV)/.dev
+	rm -rf build/compiled && mkdir -p build/compiled
+	tar c --exclude=__pycache__ config explainers gateway load_tests storage tests pyproject.toml setup.py README.md CHANGELOG.md LICENSE constraints.txt Makefile | tar x -C build/compiled
+	cd build/compiled && ANSWERABLE_COMPILED=1 "$(CURDIR)/$(RUN)/python" setup.py --quiet build_ext --inplace > build.log 2>&1 || { tail -n 30 build.log >&2; exit 1; }
+
+# the tests of the data plane against the compiled form
+test-compiled: compiled
+	cd build/compiled && "$(CURDIR)/$(RUN)/python" -m pytest -n $(WORKERS) --dist worksteal -m "not chaos and not contract and not sources" $(COMPILED_TESTS) $(ARGS)
+
+# a wheel for this Python and machine, in dist/
+wheel-compiled: compiled
+	cd build/compiled && ANSWERABLE_COMPILED=1 "$(CURDIR)/$(RUN)/python" -m build --wheel --no-isolation --outdir "$(CURDIR)/dist"
+
 bench: $(VENV)/.dev
+	command -v cc >/dev/null && $(MAKE) compiled || echo "no C compiler: the bench runs the Python sources" >&2
 	$(RUN)/python -m load_tests $(ARGS)
 
 soak: $(VENV)/.dev

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from load_tests import gateway, installs, machine, traffic, upstream
+from load_tests import compiled, gateway, installs, machine, traffic, upstream
 from load_tests.installs import AbsentError
 from load_tests.process import BrokenError, Process, free_port
 
@@ -115,10 +115,22 @@ class Comparator:
         return side
 
 
-def _ours(ground: Ground, base: Path) -> Side:
-    running = gateway.start(base, ground.stack, upstream_port=ground.upstream_port, cores=(ground.cores.gateway,))
+def _source(ground: Ground, base: Path) -> Side:
+    if compiled.find() is None:
+        raise AbsentError("Answerable, not compiled: the one above is (`make compiled` needs cc and Python's headers)")
+    return _ours(ground, base, is_compiled=False)
+
+
+def _ours(ground: Ground, base: Path, *, is_compiled: bool = True) -> Side:
+    running = gateway.start(
+        base,
+        ground.stack,
+        upstream_port=ground.upstream_port,
+        cores=(ground.cores.gateway,),
+        is_compiled=is_compiled,
+    )
     return Side(
-        name="Answerable",
+        name="Answerable" if is_compiled else "Answerable, not compiled",
         port=running.port,
         processes=running.workers,
         headers={"Authorization": f"Bearer {running.key}"},
@@ -225,6 +237,9 @@ COMPARATORS = (
         name="Answerable",
         records="every request and answer, sealed, signed, on disk before the answer ends; key checked",
         launch=_ours,
+    ),
+    Comparator(
+        key="source", name="Answerable, not compiled", records="as above, run from its Python sources", launch=_source
     ),
     Comparator(key="nginx", name="nginx proxy_pass", records="nothing", launch=_nginx),
     Comparator(key="nginx-log", name="nginx, body log", records="request bodies, buffered, plain", launch=_nginx_log),

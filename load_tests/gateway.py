@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from load_tests import compiled
 from load_tests.process import BrokenError, Process, free_port
 from storage import applications, watermark
 
@@ -68,10 +69,12 @@ def start(
     cores: tuple[int, ...],
     workers: int = 1,
     route: Mapping[str, Any] | None = None,
+    is_compiled: bool = True,
 ) -> Gateway:
     """Start `workers` gateway workers on `cores` before the upstream, ready to be called on return.
 
-    `route` says what its one route has besides, or in place of what all have.
+    `route` says what its one route has besides, or in place of what all have. With `is_compiled` it is the compiled
+    form, where that was built.
 
     Raises:
         BrokenError: a worker did not start.
@@ -87,7 +90,8 @@ def start(
     for number in range(workers):
         shard = f"gateway-{number}"
         argv = [sys.executable, "-m", "gateway.cli", "gateway", "--config", str(configuration), "--shard", shard]
-        worker = Process(argv, cores=cores, log=base / f"{shard}.log")
+        environment = compiled.environment() if is_compiled else {}
+        worker = Process(argv, cores=cores, log=base / f"{shard}.log", env=environment, cwd=base)
         gateway.workers.append(worker)
         worker.wait_for_port(port, within_s=READY_S)
         _wait_for_shard(worker, data / "journal" / shard)

@@ -22,7 +22,7 @@ class Buckets:
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
         self._counts = [0] * (len(self.bounds) + 1)
-        self._total: float = 0
+        self._total = 0.0
 
     def add(self, value: float) -> None:
         """One value more."""
@@ -32,7 +32,7 @@ class Buckets:
     def take(self) -> Taken:
         """What was added since this was last asked."""
         taken = Taken(self._counts, self._total)
-        self._counts, self._total = [0] * len(self._counts), 0
+        self._counts, self._total = [0] * len(self._counts), 0.0
         return taken
 
 

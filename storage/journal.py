@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from storage import durable, pressure, quarantine, receipts, recovery, shard, watermark
 from storage.batch import Committed
@@ -34,7 +34,7 @@ from storage.space import SegmentSpace
 from storage.watermark import RUNNING, Watermark
 from storage.writer import Heartbeat, Item, JournalLimits, PartKey, Writer, WriterState
 
-__all__ = ["Appended", "Journal", "JournalLimits", "PartKey", "Row"]
+__all__ = ["Appended", "Journal", "JournalLimits", "PartKey", "Row", "Waiter"]
 
 _ITEM_BYTES = 2048  # what an entry weighs beside its parts while it waits
 
@@ -60,6 +60,19 @@ class Appended:
     def receipt_bytes(self) -> bytes:
         """The same as it goes onto the wire."""
         return receipts.spell(self.batch, self.seq)
+
+
+class Waiter(Protocol):
+    """Who waits for one append: a future, or whoever can do without one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, appended: Appended, /) -> None:
+        """It is durable, or as far as it was to be."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """It never will be."""
 
 
 class Row(NamedTuple):
@@ -326,7 +339,7 @@ class Journal:
         closes: bool = False,
         awaits_sync: bool = True,
     ) -> asyncio.Future[Appended]:
-        """Append an entry with its parts, all in one batch; the future is done once it is durable.
+        """Append an entry with its parts, all in one batch; the future is done once it is durable (`append_for`).
 
         ``closes``: this entry ends an admitted call. With ``awaits_sync`` False the future is done once it is written,
         which survives the end of this process but no power cut; a sync follows within 50 ms.
@@ -335,9 +348,22 @@ class Journal:
         TypeError for a draft that is no entry.
         """
         future: asyncio.Future[Appended] = self._loop.create_future()
-        made = draft if isinstance(draft, Line) else document(draft, self.origin)
-        self._put(Item(made, draft.ts_ns, parts=parts, key=key, closes=closes, awaits_sync=awaits_sync, waiter=future))
+        self.append_for(future, draft, parts=parts, key=key, closes=closes, awaits_sync=awaits_sync)
         return future
+
+    def append_for(
+        self,
+        waiter: Waiter,
+        draft: Draft | Line,
+        *,
+        parts: Sequence[StoredPart] = (),
+        key: PartKey | None = None,
+        closes: bool = False,
+        awaits_sync: bool = True,
+    ) -> None:
+        """As :meth:`append`, for a waiter that is told on the loop as a future would be, and must not raise then."""
+        made = draft if isinstance(draft, Line) else document(draft, self.origin)
+        self._put(Item(made, draft.ts_ns, parts=parts, key=key, closes=closes, awaits_sync=awaits_sync, waiter=waiter))
 
     def append_rows(self, rows: Sequence[Row], *, awaits_sync: bool = True) -> asyncio.Future[Appended]:
         """Append the closing entries of one call, in this order, all in one batch or none; done as :meth:`append`.

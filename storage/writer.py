@@ -91,7 +91,7 @@ class Writer:
         self._gathering = False
         self._unsynced = Unsynced(file, watermark, synced=self._synced_later)
         self._jobs: queue.SimpleQueue[Callable[[], Callback] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+        self._writing = threading.Thread(target=self._run, name="journal-writer", daemon=True)
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class Writer:
 
     def start(self) -> None:
         """From here on ``put`` may be called."""
-        self._thread.start()
+        self._writing.start()
 
     def put(self, item: Item | Heartbeat) -> None:
         """Have it written; on the loop."""
@@ -130,7 +130,7 @@ class Writer:
 
     def join(self) -> None:
         """Wait for the thread, which ends after a closing heartbeat or a failure."""
-        self._thread.join()
+        self._writing.join()
         self._file.close()
 
     @property
@@ -240,7 +240,7 @@ class Writer:
         self._turns += 1
         self._quiet = 0 if waiting > self._seen else self._quiet + 1
         self._seen = waiting
-        if self._quiet < QUIET_TURNS and 2 * waiting < self.unclosed and self._turns < GATHER_TURNS_MAX:
+        if self._quiet < QUIET_TURNS and 4 * waiting < 3 * self.unclosed and self._turns < GATHER_TURNS_MAX:
             self._loop.call_soon(self._turn)
             return
         self._gathering = False

@@ -85,22 +85,27 @@ class Answer:
 
     async def whole(self, call: Call) -> Reply:
         """Close the call with its complete answer, then give it to the caller in one piece."""
-        understood = call.head
-        assert understood is not None
-        body = call.drain()
-        state: State = "client_aborted" if self.request.gone else "complete"
-        answered = self.answered(call, state, streamed=False)
-        recorded = await self.recording.close(answered, body, media=understood.media)
+        answered, body = self.taken(call)
+        recorded = await self.recording.close(answered, body, media=media_of(call))
         self.ended(answered)
         if self.claim is not None:
-            await self.claim.keep(call.status, call.headers, understood.lines + recorded, body)
+            await self.claim.keep(call.status, call.headers, lines_of(call) + recorded, body)
+        keep_alive = self.keep_alive
+        return Reply(self.data(call, recorded, body, keep_alive=keep_alive), keep_alive=keep_alive)
+
+    def taken(self, call: Call) -> tuple[Answered, bytes]:
+        """A complete answer as the closing entry states it, and its body."""
+        body = call.drain()
+        state: State = "client_aborted" if self.request.gone else "complete"
+        return self.answered(call, state, streamed=False), body
+
+    def data(self, call: Call, recorded: bytes, body: bytes, *, keep_alive: bool) -> bytes:
+        """A complete answer as it goes onto the wire; `recorded` are the lines that name its decision."""
         if call.bodiless:
             length = b"" if call.declared_bytes is None or call.status == 204 else length_line(call.declared_bytes)
         else:
             length = length_line(len(body))
-        keep_alive = self.keep_alive
-        closing = b"" if keep_alive else _CLOSE
-        return Reply(b"".join((understood.lines, recorded, length, closing, b"\r\n", body)), keep_alive=keep_alive)
+        return b"".join((lines_of(call), recorded, length, b"" if keep_alive else _CLOSE, b"\r\n", body))
 
     async def failed(self, error: AnswerableError) -> Reply:
         """Close the call with its failure and what had come, then tell the caller, to whom nothing was sent yet."""
@@ -130,9 +135,7 @@ class Answer:
 
     def head(self, call: Call, ours: bytes, *, keep_alive: bool) -> bytes:
         """Status line and headers for the caller; `ours` are whole lines, framing included."""
-        understood = call.head
-        assert understood is not None
-        return b"%b%b%b\r\n" % (understood.lines, ours, b"" if keep_alive else _CLOSE)
+        return b"%b%b%b\r\n" % (lines_of(call), ours, b"" if keep_alive else _CLOSE)
 
     def answered(
         self, call: Call | None, state: State, *, streamed: bool, status: int | None = None, error: str | None = None
@@ -193,6 +196,12 @@ class Answer:
                 tell(ended)
             if span is not None and lane.tracing is not None:
                 lane.tracing.end(span, ended, self.call, received_at=self.received_at, origin=self.origin)
+
+
+def lines_of(call: Call) -> bytes:
+    """Status line and headers of an answer whose head is there, as the caller gets them."""
+    assert call.head is not None
+    return call.head.lines
 
 
 def media_of(call: Call) -> str:

@@ -179,6 +179,7 @@ class Worker:
             connections_max=gateway.connections_max,
             on_refusal=self._front.refused,
             seen=self._front.seen,
+            direct=self._front.direct,
         )
         self._plane.trust(gateway.trusted_proxies, gateway.proxy_header)
 

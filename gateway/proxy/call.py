@@ -8,6 +8,7 @@ passed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,7 @@ class Call:
         "started_at",
         "status",
         "until_closed",
+        "watcher",
     )
 
     def __init__(
@@ -96,6 +98,7 @@ class Call:
         self._head_bytes = 0
         self._chunks: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
+        self.watcher: Callable[[], None] | None = None  # called once, where nobody waits for `settled` yet
 
     async def settled(self) -> None:
         """Return when the answer is complete, or is to be streamed, or patience is over. True then: one of these.
@@ -179,7 +182,12 @@ class Call:
             self.fail(UpstreamFailed("given up by the gateway", code="given_up", sent=True))
 
     def wake(self) -> None:
-        """Let the waiter look again."""
+        """Let the waiter look again, or the watcher."""
+        watcher = self.watcher
+        if watcher is not None:
+            self.watcher = None
+            watcher()
+            return
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None

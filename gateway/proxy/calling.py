@@ -20,25 +20,28 @@ from gateway.proxy.upstream import Connection
 REPEATABLE = frozenset({"upstream_no_answer", "upstream_gone"})
 
 
-async def ask(answer: Answer, pool: Pool, method: str, head: bytes, body: bytes) -> Call:
+async def ask(answer: Answer, pool: Pool, method: str, head: bytes, body: bytes, *, begun: Call | None = None) -> Call:
     """Send the request to the endpoint of `pool` and return its call once it is settled (see `Call.settled`).
 
     `head` is everything up to and with the empty line. `answer.late()` is called where the call is not complete by
-    `answer.patience_until`, even while there is no connection yet.
+    `answer.patience_until`, even while there is no connection yet. `begun` is the first attempt, where it was made.
 
     Raises:
         UpstreamFailed, UpstreamSlow: no connection, or it broke off, or a deadline passed, before the call was settled.
     """
-    kept = pool.idle()
-    if kept is not None:
+    kept = None if begun is not None else pool.idle()
+    if begun is not None or kept is not None:
         try:
-            return await _attempt(kept, answer, method, head, body)
+            if begun is None:
+                assert kept is not None
+                begun = send(kept, answer, method, head, body)
+            return await _settled(begun, answer)
         except UpstreamFailed as error:
             may_repeat = method in IDEMPOTENT or not error.sent
             if error.code not in REPEATABLE or not may_repeat:
                 raise
     fresh = await _connect(answer, pool)
-    return await _attempt(fresh, answer, method, head, body)
+    return await _settled(send(fresh, answer, method, head, body), answer)
 
 
 async def ask_one_of(seat: Seat, answer: Answer, method: str, head: bytes, body: bytes) -> Call:
@@ -59,7 +62,12 @@ async def ask_one_of(seat: Seat, answer: Answer, method: str, head: bytes, body:
             return call
 
 
-async def _attempt(connection: Connection, answer: Answer, method: str, head: bytes, body: bytes) -> Call:
+def send(connection: Connection, answer: Answer, method: str, head: bytes, body: bytes) -> Call:
+    """Write the request; its call, whose answer is still to come.
+
+    Raises:
+        UpstreamFailed: the connection is gone, and nothing was written.
+    """
     call = answer.call = Call(
         connection,
         answer.lane.limits,
@@ -68,6 +76,10 @@ async def _attempt(connection: Connection, answer: Answer, method: str, head: by
         patience_until=answer.patience_until,
     )
     connection.send(head, body, call)
+    return call
+
+
+async def _settled(call: Call, answer: Answer) -> Call:
     try:
         await call.settled()
     except asyncio.CancelledError:

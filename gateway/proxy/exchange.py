@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import jmespath
 import orjson
@@ -225,17 +225,21 @@ class Closings:
 
     def _form(self, kind: tuple[object, ...], asked: Asked, answered: Answered) -> Form | None:
         """Names that are no Unicode have no form: such an entry is refused when it is encoded."""
-        about = About(case=JSON, subject=JSON, purpose=JSON, corrects=JSON)
-        row_of = None if asked.row_of is None else RowOf(TEXT, cast("int", NUMBER), cast("int", JSON), None)
-        blank = replace(asked, decision=TEXT, path=JSON, about=about, trace=JSON, row_of=row_of)
-        values: dict[str, Any] = {"status": NUMBER, "error": JSON, "state": TEXT, "bytes": NUMBER}
-        times: dict[str, Any] = {"first_us": JSON, "upstream_us": JSON, "total_us": NUMBER}
+        draft = closing(asked, answered, ts_ns=0, parts=(), prev=())
+        fields = dict(draft.fields)
+        call: dict[str, object] = {"method": asked.method, "path": JSON, "request_id": TEXT}
+        if asked.row_of is not None:
+            call |= {"row": NUMBER, "rows": JSON}
+        fields |= {"call": call, **dict.fromkeys(("case", "subject", "purpose", "corrects", "error"), JSON)}
+        fields["status"] = NUMBER
+        fields["timing"] = {
+            "received_ns": TEXT, "upstream_first_us": JSON, "upstream_us": JSON, "total_us": NUMBER
+        }  # fmt: skip
+        fields["stream"] = {"state": TEXT, "streamed": answered.streamed, "bytes": NUMBER}
         if answered.redacted is not None:
-            values["redacted"] = JSON
-        draft = closing(blank, replace(answered, **values, **times), ts_ns=0, parts=(), prev=())
-        timing = {**cast("dict[str, object]", draft.fields["timing"]), "received_ns": TEXT}
+            fields["redacted"] = JSON
         try:
-            form = Form(replace(draft, fields={**draft.fields, "timing": timing}), self._origin)
+            form = Form(replace(draft, id=TEXT, decision=TEXT, trace=JSON, fields=fields), self._origin)
         except TypeError:
             form = None
         if len(self._forms) >= FORMS_MAX:

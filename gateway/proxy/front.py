@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from aiohttp.http_parser import RawRequestMessage
-
 from config.errors import AnswerableError
 from gateway.proxy.forwarded import Hop
 from gateway.proxy.framing import Cut
 from gateway.proxy.handler import Handler
 from gateway.proxy.heads import Head
 from gateway.proxy.inbound import Inbound, Reply, Whole
+from gateway.proxy.message import Message
 
 
 class Front:
@@ -41,7 +40,11 @@ class Front:
                 return self._before(request)
         return self._now(request)
 
-    def seen(self, cut: Cut, hop: Hop | None) -> tuple[RawRequestMessage, Head] | None:
+    def direct(self, request: Inbound) -> bool:
+        """As `Handler.direct`; the request's head was `seen` a moment ago, so it is one of the handler of now."""
+        return self._now.direct(request)
+
+    def seen(self, cut: Cut, hop: Hop | None) -> tuple[Message, Head] | None:
         """As `Handler.seen`."""
         return self._now.seen(cut, hop)
 

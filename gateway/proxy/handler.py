@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
-
-from aiohttp.http_parser import RawRequestMessage
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from config.errors import AnswerableError
+from gateway.proxy.admission import Admission
 from gateway.proxy.answers import Answer
+from gateway.proxy.call import Call
 from gateway.proxy.callers import Callers
 from gateway.proxy.calling import ask, ask_one_of
 from gateway.proxy.claims import Claim, Claims
 from gateway.proxy.counts import Counts
+from gateway.proxy.direct import Driver
 from gateway.proxy.errors import (
     BadRequest,
     HeadTooLarge,
@@ -27,7 +28,7 @@ from gateway.proxy.errors import (
     UpstreamFailed,
     UpstreamSlow,
 )
-from gateway.proxy.exchange import NOTHING, About, Asked, Caller
+from gateway.proxy.exchange import NOTHING, Asked, Caller
 from gateway.proxy.exchangelog import ExchangeLog
 from gateway.proxy.forwarded import Hop
 from gateway.proxy.framing import Cut
@@ -36,16 +37,15 @@ from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_reques
 from gateway.proxy.intake import Intake
 from gateway.proxy.lanes import Lane, Models
 from gateway.proxy.limits import Budget, Gauge
+from gateway.proxy.message import Message
 from gateway.proxy.own import Own
 from gateway.proxy.quotas import Quotas
-from gateway.proxy.recording import Recorder, Recording, Unrecorded
+from gateway.proxy.recording import Recorder
 from gateway.proxy.redacting import Redacting
 from gateway.proxy.repeating import Repetition, repeat
 from gateway.proxy.replicas import Seat, Steering
 from gateway.proxy.routes import Routes
-from gateway.proxy.rows import CallRows
 from gateway.proxy.streams import stream
-from gateway.proxy.tracing import Span
 from storage.errors import JournalFull
 from storage.firsts import First
 
@@ -89,13 +89,40 @@ class Handler:
         self._heads = Heads()
         self._now = asyncio.get_running_loop().time
         self.draining = False
-        self.under_way = 0  # requests, from their head to their answer's end
+        self._handled = 0  # by tasks
+        self._admission = Admission(recorder, counts)
+        self._driver = Driver(
+            () if quotas is not None else lanes,  # which are asked for off the loop
+            callers=callers,
+            intake=intake,
+            admission=self._admission,
+            budget=budget,
+            gauge=gauge,
+            counts=counts,
+            models=models,
+            keeps=self._keeps,
+            exchange=self._exchange,
+            told=self._told,
+        )
 
     async def __call__(self, request: Inbound) -> Reply:
         """Answer one request; errors in the one shape."""
-        self.under_way += 1
+        return await self._told(request, self._handle(request))
+
+    def direct(self, request: Inbound) -> bool:
+        """Answer a request whose head was seen before without a task, if it is of the usual kind (`direct.py`)."""
+        return self._driver.begin(request)
+
+    @property
+    def under_way(self) -> int:
+        """Requests, from their head to their answer's end."""
+        return self._handled + self._driver.under_way
+
+    async def _told(self, request: Inbound, work: Coroutine[Any, Any, Reply]) -> Reply:
+        """What `work` answers; its errors in the one shape."""
+        self._handled += 1
         try:
-            return await self._handle(request)
+            return await work
         except AnswerableError as error:
             if request.answering:  # its head is out: no other answer can follow
                 request.abort(reset=True)
@@ -107,9 +134,9 @@ class Handler:
                 error, request_id, keep_alive=self._keeps(request, error), body=request.head.method != "HEAD"
             )
         finally:
-            self.under_way -= 1
+            self._handled -= 1
 
-    def seen(self, cut: Cut, hop: Hop | None) -> tuple[RawRequestMessage, Head] | None:
+    def seen(self, cut: Cut, hop: Hop | None) -> tuple[Message, Head] | None:
         """What a head of these bytes means, if one was parsed and understood before; `hop` as `Wire.hop`."""
         return self._heads.find_bytes(cut, hop)
 
@@ -193,14 +220,14 @@ class Handler:
                 rows = await lane.rows.asked(
                     body,
                     said=head.said,
-                    hidden=self._hidden(caller.tenant, redacting),
+                    hidden=self._admission.hidden(caller.tenant, redacting),
                     redacting=redacting,
                     bytes_max=self._recorder.journal.rows_bytes_max,
                 )
             tracing, passing = lane.tracing, request.passing
             span = None if tracing is None else tracing.begin(passing.parent)
             trace = passing.trace if span is None else span.trace_hex
-            recording = self._admit(
+            recording = self._admission.admit(
                 request.head,
                 caller,
                 head,
@@ -213,7 +240,18 @@ class Handler:
             )
             request.admitted = True
             lines = head.upstream(len(body), passing, recording.decision, span)
-            return await self._exchange(request, lane, lines, body, recording, seat=seat, span=span, claim=claim)
+            answer = Answer(
+                request,
+                lane,
+                recording,
+                self._models,
+                sent_bytes=len(body),
+                received_at=self._now(),
+                keeps=self._keeps,
+                claim=claim,
+            )
+            answer.span = span
+            return await self._exchange(answer, lines, body, seat=seat)
         finally:
             if redacting is not None:
                 redacting.let_go()
@@ -244,83 +282,6 @@ class Handler:
             return await self._seated(request, caller, head, body, received_ns, claim=claim)
         finally:
             claim.end(ran=request.admitted)
-
-    def _admit(
-        self,
-        message: RawRequestMessage,
-        caller: Caller,
-        head: Head,
-        claim: Claim | None,
-        *,
-        body: bytes,
-        received_ns: int,
-        trace: str | None,
-        redacting: Redacting | None,
-        rows: CallRows | None,
-    ) -> Recording | Unrecorded:
-        """Admission by the journal: from here on the call is closed by exactly one entry.
-
-        Raises:
-            storage.errors.JournalFull, JournalStopped: 503, before the model is asked.
-        """
-        match = head.match
-        route = match.route
-        tenant = caller.tenant
-        lane = head.lane
-        if match.record == "none":
-            self._counts.unrecorded(route.name)
-            return Unrecorded(
-                Asked(
-                    decision="",
-                    record="call",
-                    caller=caller,
-                    terms=lane.terms,
-                    method=message.method,
-                    path=match.stated,
-                    received_ns=received_ns,
-                    trace=trace,
-                    about=NOTHING,
-                    headers={},
-                )
-            )
-        recorder = self._recorder
-        if rows is None:
-            about = lane.capturing.about(head.said, body)  # of the body as it came: case and subject become pseudonyms
-            hidden = NOTHING if about is None else self._hidden(tenant, redacting)(about)
-        else:
-            hidden = rows.about
-        asked = Asked(
-            decision=recorder.journal.new_id() if claim is None else claim.decision,
-            record=match.record,
-            caller=caller,
-            terms=lane.terms,
-            method=message.method,
-            path=match.stated,
-            received_ns=received_ns,
-            trace=trace,
-            about=hidden,
-            headers=head.recorded if redacting is None else redacting.headers,
-            redacted=None if redacting is None else dict(redacting.stated),  # what is so far
-        )
-        recording = recorder.admit(
-            asked,
-            body if redacting is None else redacting.body,
-            media=head.media if redacting is None else redacting.media,
-            target=message.path if redacting is None else redacting.target,
-            # with a key never: a repeat would name a decision that is nowhere
-            may_pass=route.disk_full == "pass" and claim is None,
-            redacting=redacting,
-            rows=rows,
-        )
-        if recording is not None:
-            return recording
-        self._counts.unrecorded(route.name)
-        return Unrecorded(asked)
-
-    def _hidden(self, tenant: str, redacting: Redacting | None) -> Callable[[About], About]:
-        """What is recorded of a call's or row's `About`."""
-        hide = partial(self._recorder.hidden, tenant)
-        return hide if redacting is None else lambda about: redacting.about(hide(about))
 
     async def _repeat(
         self, request: Inbound, caller: Caller, head: Head, body: bytes, first: First, *, received_ns: int
@@ -364,33 +325,22 @@ class Handler:
 
     async def _exchange(
         self,
-        request: Inbound,
-        lane: Lane,
+        answer: Answer,
         lines: bytes,
         body: bytes,
-        recording: Recording | Unrecorded,
         *,
-        seat: Seat | None,
-        span: Span | None,
-        claim: Claim | None,
+        seat: Seat | None = None,
+        begun: Call | None = None,
     ) -> Reply:
-        """Ask the model with a head of `lines`, and pass its answer on; the recording is closed in every case."""
-        received_at = self._now()
-        answer = Answer(
-            request,
-            lane,
-            recording,
-            self._models,
-            sent_bytes=len(body),
-            received_at=received_at,
-            keeps=self._keeps,
-            claim=claim,
-        )
-        answer.span = span
+        """Ask the model with a head of `lines`, and pass its answer on; the recording is closed in every case.
+
+        `begun` is the first attempt, where it was made already.
+        """
+        recording, lane = answer.recording, answer.lane
         try:
-            method = request.head.method
+            method = answer.request.head.method
             if seat is None:
-                call = await ask(answer, lane.pool, method, lines, body)
+                call = await ask(answer, lane.pool, method, lines, body, begun=begun)
             else:
                 call = await ask_one_of(seat, answer, method, lines, body)
             if not call.complete and recording.waits_for_whole:

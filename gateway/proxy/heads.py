@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aiohttp.http_parser import RawRequestMessage
-
 from gateway.proxy import forwarded
 from gateway.proxy import headers as heads
 from gateway.proxy.errors import BadRequest
@@ -20,6 +18,7 @@ from gateway.proxy.exchange import said_in
 from gateway.proxy.framing import Cut
 from gateway.proxy.idempotency import SAFE, key_in
 from gateway.proxy.lanes import Lane
+from gateway.proxy.message import Message
 from gateway.proxy.passing import NAMES, Passing, passing
 from gateway.proxy.routes import Match
 from gateway.proxy.tracing import Span
@@ -47,7 +46,7 @@ class Head:
 
     def __init__(
         self,
-        message: RawRequestMessage,
+        message: Message,
         credential: bytes | None,
         match: Match,
         lane: Lane,
@@ -92,9 +91,9 @@ class Heads:
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Head] = {}
-        self._by_bytes: dict[object, tuple[RawRequestMessage, Head]] = {}
+        self._by_bytes: dict[object, tuple[Message, Head]] = {}
 
-    def find(self, message: RawRequestMessage, hop: forwarded.Hop | None = None) -> Head | None:
+    def find(self, message: Message, hop: forwarded.Hop | None = None) -> Head | None:
         """What this head means, if it was seen before from that trusted proxy, or from nobody trusted."""
         raw = message.raw_headers
         known = self._known.get((raw, message.path, message.method, message.version, hop))
@@ -103,11 +102,11 @@ class Heads:
         rest = _repeating(raw)
         return None if rest is raw else self._known.get((rest, message.path, message.method, message.version, hop))
 
-    def find_bytes(self, cut: Cut, hop: forwarded.Hop | None = None) -> tuple[RawRequestMessage, Head] | None:
+    def find_bytes(self, cut: Cut, hop: forwarded.Hop | None = None) -> tuple[Message, Head] | None:
         """The same for a head that was not parsed; the message says another length where the body has another."""
         return self._by_bytes.get(cut.head if hop is None else (cut.head, hop))
 
-    def keep(self, message: RawRequestMessage, head: Head, cut: Cut | None, hop: forwarded.Hop | None = None) -> None:
+    def keep(self, message: Message, head: Head, cut: Cut | None, hop: forwarded.Hop | None = None) -> None:
         """Remember it, unless it names people, is long, or expects to be told to go on; `cut` is how it came."""
         raw = message.raw_headers
         size_bytes = len(message.path) + sum(len(name) + len(value) for name, value in raw)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, cast
 import orjson
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from config.errors import AnswerableError
@@ -27,9 +26,11 @@ from gateway.proxy.errors import Forbidden, NotRepeated, TooMany
 from gateway.proxy.forwarded import client
 from gateway.proxy.framing import Cut
 from gateway.proxy.headers import status_line
+from gateway.proxy.message import Message
 from gateway.proxy.passing import Passing, passing
 
 if TYPE_CHECKING:  # they need requests at run time, and a request does not need them
+    from gateway.proxy.direct import Driven
     from gateway.proxy.heads import Head
     from gateway.proxy.server import Wire
 
@@ -79,7 +80,7 @@ class Inbound(web.BaseRequest):
 
     def __init__(
         self,
-        message: RawRequestMessage,
+        message: Message,
         payload: StreamReader | Whole,
         protocol: web.RequestHandler,
         task: asyncio.Task[None],
@@ -97,6 +98,7 @@ class Inbound(web.BaseRequest):
         self.admitted = False  # from then on what goes wrong is a call's end, no refusal
         self.answering = False  # something of the answer was written: no other answer can take its place
         self.on_gone: Callable[[], None] | None = None
+        self.driven: Driven | None = None  # who answers it without a task
 
     @property
     def remote(self) -> str | None:
@@ -218,7 +220,7 @@ class Reply(web.StreamResponse):
 
     def __init__(self, data: bytes, *, keep_alive: bool) -> None:
         # aiohttp's own __init__ builds header maps; here the head is bytes already
-        self._data = data
+        self.data = data
         self._keep_alive = keep_alive
         self._status = 200
         self._eof_sent = False
@@ -230,7 +232,7 @@ class Reply(web.StreamResponse):
 
     async def send(self, request: Inbound) -> None:
         """Write it; returns when the caller has taken enough that more may be written."""
-        if self._data and request.write(self._data):
+        if self.data and request.write(self.data):
             await request.drained()
 
     async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - the signature is aiohttp's

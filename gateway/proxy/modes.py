@@ -8,7 +8,7 @@ What sheds is in the class of best-effort calls alone: strict and spooled ones h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 from gateway.proxy.exchange import Answered, Asked
 from gateway.proxy.recording import Recorder, Recording
@@ -23,9 +23,10 @@ class Spooled(Recording):
 
     __slots__ = ()
 
-    awaits_sync = False
+    awaits_sync: ClassVar[bool] = False
 
-    def _headers(self, appended: Appended) -> bytes:  # noqa: ARG002 - of the one that it stands in for
+    def headers(self, appended: Appended) -> bytes:  # noqa: ARG002 - of the one that it stands in for
+        """The header line that names the decision."""
         return self._named()
 
     def _named(self) -> bytes:
@@ -41,7 +42,7 @@ class BestEffort(Spooled):
 
     __slots__ = ("holds",)
 
-    sheds = True
+    sheds: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -71,6 +71,10 @@ class Pool:
                 return connection
         return None
 
+    def give_back(self, connection: Connection) -> None:
+        """Nothing was written on it after all."""
+        self._idle.append(connection)
+
     async def connect(self, timeout_s: float) -> Connection:
         """A new connection.
 

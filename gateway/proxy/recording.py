@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from config.load import Configuration
 from gateway import activation
@@ -24,7 +24,7 @@ from gateway.proxy.redacting import Redacting
 from gateway.proxy.rows import REQUEST, RESPONSE, TARGET, CallRows, Sealing
 from storage.entries import Draft, Line, Part, Ref
 from storage.errors import JournalStopped, StorageError
-from storage.journal import Appended, Journal, Row
+from storage.journal import Appended, Journal, Row, Waiter
 from storage.keys import Keyring
 from storage.seal import Sealer, StreamPart
 from storage.segment import StoredPart
@@ -43,6 +43,10 @@ class Evidence(Protocol):
     asked: Asked
     decision: str
     holds: bool
+
+    @property
+    def waits_for_whole(self) -> bool:
+        """Whether the answer is better held until it is whole than streamed."""
 
     def begin(self) -> None:
         """It is open for long."""
@@ -120,8 +124,8 @@ class Recording:
     )
 
     holds = True
-    awaits_sync = True  # strict: an append is awaited until it is durable
-    sheds = False
+    awaits_sync: ClassVar[bool] = True  # strict: an append is awaited until it is durable
+    sheds: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -191,7 +195,7 @@ class Recording:
         """
         self.begin()
         assert self._begun is not None
-        return self._headers(await self._begun)
+        return self.headers(await self._begun)
 
     async def piece(self, data: bytes, media: str) -> None:
         """Keep a piece of a streamed answer; returns at once unless two chunks are on their way to the disk."""
@@ -234,12 +238,27 @@ class Recording:
             storage.errors.EntryTooLarge: the entry cannot be made; the call stays open until recovery.
         """
         try:
-            return self._headers(await self._close(*await self._last(answered, body, media)))
+            return self.headers(await self._close(*await self._last(answered, body, media)))
         except JournalStopped:
             raise
         except StorageError:  # the entry could not be written: the call counts as lost, and a gap entry says so
             self._give_up()
             raise
+
+    def close_for(self, waiter: Waiter, answered: Answered, body: bytes, *, media: str) -> None:
+        """As `close`, for a waiter that is told when it may go on: with `headers`, or with `failed`.
+
+        Only for calls of which nothing has to be made off the loop first: neither redacted nor of several rows.
+        """
+        self._end()
+        entry = self._closing(answered, body, media)
+        stored, self._stored = self._stored, []
+        self._journal.append_for(waiter, entry, parts=stored, key=self._key, closes=True, awaits_sync=self.awaits_sync)
+
+    def failed(self, error: Exception) -> None:
+        """What `close_for` began has ended so: unless the shard has stopped, the call counts as lost."""
+        if isinstance(error, StorageError) and not isinstance(error, JournalStopped):
+            self._give_up()
 
     async def _last(
         self, answered: Answered, body: bytes | None, media: str
@@ -293,16 +312,25 @@ class Recording:
     def _close(
         self, answered: Answered, body: bytes | None, media: str, rows: list[Row] | None
     ) -> asyncio.Future[Appended]:
+        self._end()
+        if rows is None:
+            return self._append(self._closing(answered, body, media), closes=True)
+        self._body = None
+        self._rows_lines = _rows_lines(self.decision, len(rows))
+        return self._journal.append_rows(rows, awaits_sync=self.awaits_sync)
+
+    def _end(self) -> None:
+        """Nothing is kept of it from here on but its closing entry."""
         assert not self._closed, "a call is closed once"
-        assert self._redacting is None or answered.redacted is not None, "what is hidden is hidden before it is sealed"
         self._closed = True
+        self._recorder.streaming.discard(self)
+        if self._reserved_bytes:
+            self._unreserve()
+
+    def _closing(self, answered: Answered, body: bytes | None, media: str) -> Draft | Line:
+        """The closing entry of a call that has one; its parts are sealed."""
+        assert self._redacting is None or answered.redacted is not None, "what is hidden is hidden before it is sealed"
         recorder = self._recorder
-        recorder.streaming.discard(self)
-        self._unreserve()
-        if rows is not None:
-            self._body = None
-            self._rows_lines = _rows_lines(self.decision, len(rows))
-            return self._journal.append_rows(rows, awaits_sync=self.awaits_sync)
         if self._rows is not None:
             self.asked.row_of = self._rows.whole(self.decision)
             self._rows.closed_whole()
@@ -316,9 +344,8 @@ class Recording:
         ts_ns = recorder.clock_ns()
         line = None if prev else recorder.closings.line(self.asked, answered, ts_ns=ts_ns, parts=self._parts)
         if line is not None:
-            return self._append(line, closes=True)
-        draft = exchange.closing(self.asked, answered, ts_ns=ts_ns, parts=tuple(self._parts), prev=prev)
-        return self._append(draft, closes=True)
+            return line
+        return exchange.closing(self.asked, answered, ts_ns=ts_ns, parts=tuple(self._parts), prev=prev)
 
     def _begun_ref(self) -> tuple[Ref, ...]:
         begun = self._begun
@@ -364,7 +391,8 @@ class Recording:
         appended.add_done_callback(_seen)  # its failure is that of the shard, which the closing entry meets too
         return appended
 
-    def _headers(self, appended: Appended) -> bytes:
+    def headers(self, appended: Appended) -> bytes:
+        """The header lines that name the decision and give its receipt."""
         return b"Decision-Id: %b\r\nDecision-Receipt: %b\r\n%b" % (
             self.decision.encode("ascii"),
             appended.receipt_bytes,

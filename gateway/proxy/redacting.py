@@ -14,12 +14,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from aiohttp.http_parser import RawRequestMessage
-
 from config.redaction import Redact
 from gateway.proxy.detectors import Detectors
 from gateway.proxy.exchange import About, Answered
 from gateway.proxy.limits import Budget
+from gateway.proxy.message import Message
 from gateway.proxy.redact import Copy, Keyed, Side, named, queried, said, withheld
 from gateway.proxy.redact_text import Reason, Tally, without
 
@@ -69,7 +68,7 @@ class Redacting:
         self._too_much: Reason | None = None
         self.stated: dict[str, object] = {}  # what the begin entry says
 
-    async def asked(self, message: RawRequestMessage, head: Head, body: bytes) -> None:
+    async def asked(self, message: Message, head: Head, body: bytes) -> None:
         """On return `body`, `media`, `target` and `headers` may be recorded; their bytes are held.
 
         Raises:

@@ -25,6 +25,7 @@ class Repetition:
     """The evidence of one admitted repeat, in the place of a `Recording`."""
 
     holds = True
+    waits_for_whole = False
 
     def __init__(self, recorder: Recorder, asked: Asked, first: First) -> None:
         """Admit it: it is owed a closing entry from here on.

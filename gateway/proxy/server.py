@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
@@ -26,6 +26,7 @@ from gateway.proxy.forwarded import Hop, Network, is_trusted
 from gateway.proxy.framing import Cut, cut_request
 from gateway.proxy.heads import Head
 from gateway.proxy.inbound import Inbound, Reply, Whole, error_reply, new_request_id
+from gateway.proxy.message import Message
 
 HEADERS_MAX = 128
 OWN_CONNECTIONS = 8  # beyond `connections_max`, for `/-/` only: a full worker still says how it is
@@ -34,16 +35,26 @@ KEEP_ALIVE_S = 75.0  # longer than a load balancer's usual 60 s, so that it, not
 LINGERING_S = 2.0  # reading what a refused caller still sends, so that it gets to read the refusal
 
 
+class Begun(NamedTuple):
+    """A request that was begun without the task, and what is left to do for it."""
+
+    request: Inbound
+    work: Callable[[Inbound], Coroutine[Any, Any, Reply]]
+
+
 class Wire(web.RequestHandler):
     """One caller's connection."""
 
     __slots__ = (
         "_cut",
+        "_direct",
+        "_ended",
         "_handle",
         "_head_bytes",
         "_head_since",
         "_made_at",
         "_owed_bytes",
+        "_parked",
         "_seen",
         "certified",
         "hop",
@@ -60,6 +71,9 @@ class Wire(web.RequestHandler):
         self._owed_bytes: int | None = 0  # until the parser is between two messages; None: nobody knows any more
         self._handle = manager.handler
         self._seen = manager.seen
+        self._direct = manager.direct
+        self._parked: asyncio.Future[None] | None = None  # what the task waits for while a call goes without it
+        self._ended = False  # no request follows the one that was answered without the task
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """One more connection, if there may be one more; from now on its first head is waited for."""
@@ -72,7 +86,7 @@ class Wire(web.RequestHandler):
             self.refuse(plane.busy())
             return
         if len(plane.wires) >= plane.connections_max:
-            self._handle = plane.own_only
+            self._handle, self._direct = plane.own_only, None
         plane.wires.add(self)
         self.hop = plane.hop(transport)
 
@@ -98,10 +112,11 @@ class Wire(web.RequestHandler):
         if message is not None and not (self._close or self._force_close):
             seen = self._seen(message, self.hop)
             if seen is not None:
-                self._messages.append(
-                    (seen[0], cast("StreamReader", Whole(data[message.at :], seen[1], message.passing)))
-                )
                 self._head_since = 0.0
+                whole = Whole(data[message.at :], seen[1], message.passing)
+                if waiter is not None and not waiter.done() and self._drive(seen[0], whole, waiter):
+                    return
+                self._messages.append(cast("Any", (seen[0], whole)))
                 if waiter is not None and not waiter.done():
                     waiter.set_result(None)
                 return
@@ -121,6 +136,55 @@ class Wire(web.RequestHandler):
         self._head_bytes += len(data)
         if self._head_bytes > plane.header_bytes_max:
             self.refuse(HeadTooLarge(f"the request's head is longer than {plane.header_bytes_max} bytes"))
+
+    def _drive(self, head: Message, whole: Whole, waiter: asyncio.Future[None]) -> bool:
+        """Have a request answered without the task, which goes on waiting where neither aiohttp nor bytes wake it."""
+        direct, task = self._direct, self._task_handler
+        if direct is None or task is None:
+            return False
+        request = Inbound(head, whole, self, task)
+        self._waiter, self._parked = None, waiter
+        self._request_in_progress, self._current_request = True, request
+        if direct(request):
+            return True
+        self._waiter, self._parked = waiter, None
+        self._request_in_progress, self._current_request = False, None
+        return False
+
+    def answered(self, request: Inbound, *, keep_alive: bool) -> None:
+        """A request that was answered without the task is over."""
+        request._finish()  # noqa: SLF001 - our own
+        request._task = cast("Any", None)  # noqa: SLF001 - as in `_one`
+        self._current_request = None
+        self._request_in_progress = False
+        if self._handler_waiter is not None:
+            self._handler_waiter.set_result(None)
+        waiter, self._parked = self._parked, None
+        assert waiter is not None
+        if keep_alive and not (self._close or self._force_close):
+            self._keep()
+            self._waiter = waiter
+            if not self._messages:
+                return
+        else:
+            self._ended = True
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def hand_over(self, request: Inbound, work: Callable[[Inbound], Coroutine[Any, Any, Reply]]) -> None:
+        """Let the task go on with a request that was begun without it."""
+        self._messages.appendleft(cast("Any", (Begun(request, work), request.stream)))
+        waiter, self._parked = self._parked, None
+        assert waiter is not None
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def _keep(self) -> None:
+        """Wait for the next request, for a while."""
+        self._keepalive = True
+        self._next_keepalive_close_time = closes_at = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(closes_at, self._process_keepalive)
 
     def _settle(self, data: bytes, message: Cut | None, *, idle: bool) -> None:
         """Note whether the parser, which has read `data`, is between two messages: only then may it be passed by."""
@@ -150,8 +214,15 @@ class Wire(web.RequestHandler):
                 try:
                     self._waiter = self._loop.create_future()
                     await self._waiter
+                except asyncio.CancelledError:
+                    under_way = cast("Inbound | None", self._current_request)
+                    if under_way is not None and under_way.driven is not None:
+                        under_way.driven.cancel()
+                    raise
                 finally:
                     self._waiter = None
+                if self._ended:
+                    break
             message, payload = self._messages.popleft()
             whole, self._cut = self._cut, None
             if self._parser is not None and not isinstance(payload, Whole):
@@ -159,7 +230,9 @@ class Wire(web.RequestHandler):
             if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
             try:
-                if isinstance(message, RawRequestMessage):
+                if isinstance(message, Begun):
+                    reply = await self._one(message.request, message.work)
+                elif isinstance(message, RawRequestMessage):
                     reply = await self._one(Inbound(message, payload, self, task, whole), self._handle)
                 else:
                     reply = await self._one(Inbound(ERROR, payload, self, task), self._make_error_handler(message))
@@ -176,10 +249,7 @@ class Wire(web.RequestHandler):
                 raise
             if not reply.keep_alive or self._close or self._force_close:
                 break
-            self._keepalive = True
-            self._next_keepalive_close_time = closes_at = self._loop.time() + self._keepalive_timeout
-            if self._keepalive_handle is None:
-                self._keepalive_handle = self._loop.call_at(closes_at, self._process_keepalive)
+            self._keep()
         if not self._force_close:
             self._task_handler = None
             if self.transport is not None:
@@ -247,7 +317,7 @@ class Wire(web.RequestHandler):
         transport = self.transport
         if transport is not None and not transport.is_closing():
             cast("DataPlane", self._manager).on_refusal(error)
-            transport.write(error_reply(error, new_request_id(), keep_alive=False)._data)  # noqa: SLF001 - our own
+            transport.write(error_reply(error, new_request_id(), keep_alive=False).data)
             self.force_close()
 
     def handle_error(
@@ -286,6 +356,7 @@ class DataPlane(web.Server):
     """Makes a `Wire` for each connection; `on_refusal(error)` counts what never became a request.
 
     `seen(cut, hop)` says what a head of these bytes means, if the parser has read one before, from the same hop.
+    `direct(request)` answers such a request without a task, if it can.
     """
 
     def __init__(
@@ -295,11 +366,13 @@ class DataPlane(web.Server):
         header_bytes_max: int,
         connections_max: int,
         on_refusal: Callable[[AnswerableError], None],
-        seen: Callable[[Cut, Hop | None], tuple[RawRequestMessage, Head] | None],
+        seen: Callable[[Cut, Hop | None], tuple[Message, Head] | None],
+        direct: Callable[[Inbound], bool] | None = None,
     ) -> None:
         super().__init__(cast("Any", handler), request_factory=cast("Any", Inbound))
         self.handler = handler
         self.seen = seen
+        self.direct = direct
         self.networks: Sequence[Network] = ()
         self._proxy_header = b""
         self.header_bytes_max = header_bytes_max

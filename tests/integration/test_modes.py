@@ -209,6 +209,7 @@ async def test_a_disk_that_does_not_answer_sheds_best_effort_calls_at_their_end_
             assert (counters.closed, counters.shed) == ((2, 0) if begun else (1, 1))
 
 
+@pytest.mark.sources
 async def test_a_stream_that_is_shed_passes_whole_and_leaves_no_part_behind(tmp_path: Path, disk: Disk):
     async with Upstream(events(FIRST, DONE)) as model:
         async with working(three(tmp_path, model.url), syscalls=disk) as worker, Client.to(worker) as c:

@@ -7,6 +7,7 @@ import itertools
 import re
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -193,6 +194,7 @@ async def _answered(messages: list[list[bytes]], heads: AnswerHeads) -> list[obj
     return outcomes
 
 
+@pytest.mark.sources
 @HABITS
 @given(st.lists(st.tuples(answers(), st.lists(st.integers(0, 500), max_size=2)), min_size=1, max_size=6))
 def test_an_upstream_whose_heads_are_remembered_is_understood_as_one_whose_heads_are_not(
@@ -216,6 +218,7 @@ class Forgetful(AnswerHeads):
         return None
 
 
+@pytest.mark.sources
 def test_an_answer_whose_head_came_before_is_not_parsed_again() -> None:
     found = []
 

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.proxy.app import Worker
 from tests.support.evidence import Evidence, balanced, settled
+from tests.support.journals import until
 from tests.support.upstreams import Exchange, Upstream, dead_url
 from tests.support.workers import SOON_S, Client, configuration, working
 
@@ -155,4 +156,4 @@ async def test_a_caller_who_goes_before_the_request_is_whole_leaves_no_call(tmp_
             counters = worker.journal.counters
             assert (counters.accepted, counters.closed, model.seen) == (0, 0, [])
             assert Evidence.of(worker).calls() == []
-            assert worker._budget.held_bytes == 0
+            await until(lambda: worker._budget.held_bytes == 0)
