@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from load_tests import comparators, data_plane, latency, machine, modes, plan, report, streams, upstream
+from load_tests import comparators, data_plane, evidence, latency, machine, modes, plan, report, streams, upstream
 from load_tests.comparators import Ground
 from load_tests.plan import Plan
 from load_tests.process import BrokenError
@@ -29,6 +29,7 @@ SECTIONS: dict[str, Callable[[Plan, Ground], Results]] = {
     "streams": streams.measure,
     "workers": data_plane.workers,
     "modes": modes.measure,
+    "evidence": evidence.measure,
 }
 MET, NOT_MET, COULD_NOT = 0, 1, 2
 

@@ -5,7 +5,8 @@
 
 - ``ship``: rows (entries, parts, keys) a second, sealed, inserted, read back and logged;
 - ``project``: decisions a second that get their typed row, read back;
-- ``verify``: entries a second with everything that they name; and of these, entries and tree alone.
+- ``verify``: entries a second with everything that they name; entries and tree alone; leaves alone, inside ClickHouse;
+  and what is recent, as the keeper audits it.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ from storage.migrate import migrate
 from storage.profiles import Profile
 from storage.projections import Projector
 from storage.proofs import Tiles
+from storage.recent import audit_recent
 from storage.shipper import Shipper
 from tests.support.batches import Shard, write_keys
 
 BATCH = 250  # 1,000 rows: five batches fill a range
 WINDOW = 5_000
+RECENT = 20_000
+_LEAVES = "SELECT countIf(leaf != SHA256(concat(char(0), entry))) FROM entries"
 _ENTRIES = (
     "SELECT entry FROM entries WHERE origin = {o:String} AND seq >= {low:UInt64} AND seq < {high:UInt64} ORDER BY seq"
 )
@@ -73,6 +77,12 @@ def tree_alone(database: Database, shard: Shard) -> None:
     assert tree.root() == shard.batches[-1].commit.root
 
 
+def inside(database: Database) -> None:
+    """Every leaf made again from its entry by ClickHouse itself."""
+    ((wrong,),) = database.rows(_LEAVES, caps=SWEEP)
+    assert wrong == 0
+
+
 def measure(data: Path, decisions: int) -> None:
     """All of it, once."""
     gateway, keeper = Shard(), Shard(origin="acme/keeper/1")
@@ -100,6 +110,14 @@ def measure(data: Path, decisions: int) -> None:
         begin = time.perf_counter()
         tree_alone(database, gateway)
         tell("verify: entries and tree", len(gateway.entries), begin)
+        begin = time.perf_counter()
+        inside(database)
+        tell("verify: leaves inside ClickHouse", len(gateway.entries) + len(keeper.entries), begin)
+        begin = time.perf_counter()
+        public = key.public_key().public_bytes_raw()
+        report = audit_recent(database, public=public, data=data, entries_max=min(decisions, RECENT))
+        assert not report.broken, report.broken
+        tell("verify: what is recent", report.entries, begin)
 
 
 def main() -> None:

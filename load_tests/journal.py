@@ -1,7 +1,7 @@
 """How fast a journal is: records a second at 1, 8, 64 and 512 callers, and where the time of one goes.
 
-``python -m load_tests.journal [--seconds S] [--data DIR] [--sync-ms MS]``. Each record is a decision entry with one
-sealed part of 2 KB; each caller appends the next when the last is durable. In turn with it run
+``python -m load_tests.journal [--seconds S] [--data DIR] [--sync-ms MS] [--callers N …]``. Each record is a decision
+entry with one sealed part of 2 KB; each caller appends the next when the last is durable. In turn with it run
 
 - ``plain``: the same journal without leaf hashes, trees and signatures: what integrity costs;
 - ``bare``: as many bytes, group commit and fdatasync, nothing else: what the disk and the loop alone would give.
@@ -22,7 +22,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import uvloop
@@ -91,10 +91,14 @@ class PlainBatch(BatchWriter):
         counters: Counters,
         key: bytes,
         sign: Callable[[bytes], bytes],  # noqa: ARG002 - the signature of what it stands in for
+        durable_end: int | None = None,
+        deferred: bool = False,
     ) -> tuple[bytes, Committed]:
         """End it with a COMMIT that says nothing."""
+        unsynced = 0 if durable_end is None else self._begin - durable_end
         nothing = Commit(
-            begin=self._begin, first=self._first, count=self.count, batch_root=bytes(32), size=self._frontier.size,
+            begin=self._begin, unsynced=unsynced, deferred=deferred, first=self._first, count=self.count,
+            batch_root=bytes(32), size=self._frontier.size,
             root=bytes(32), counters=counters, key_id=key, signature=bytes(64),
         )  # fmt: skip
         self.frame(frames.COMMIT, now_ns, nothing.to_payload())
@@ -205,7 +209,7 @@ def steps_ns(journal: Journal, repeat: int = 3000) -> dict[str, int]:
     made = document(draft, journal.origin)
     steps: dict[str, Callable[[], object]] = {
         "new_key": journal.new_key,
-        "seal_2kb": lambda: key.sealer.seal("request", "application/json", BODY, 0),
+        "new_key_and_seal_2kb": lambda: journal.new_key().sealer.seal("request", "application/json", BODY, 0),
         "document": lambda: document(draft, journal.origin),
         "encode": lambda: finish(made, seq=1, scope_seq=1),
         "part_payload": stored.to_payload,
@@ -219,7 +223,7 @@ def steps_ns(journal: Journal, repeat: int = 3000) -> dict[str, int]:
     return found
 
 
-async def main(data: Path, seconds: float, sync_ms: float) -> None:
+async def main(data: Path, seconds: float, sync_ms: float, callers: Sequence[int] = CALLERS) -> None:
     """All measurements, one JSON line each; the two journals and the bare one take turns, medians of three rounds."""
     print(json.dumps({"fdatasync_us": round(fdatasync_us(data)), "sync_ms_added": sync_ms}))
     keys, calls = Keyring.open(data, create=True).journal_keys(), SlowDisk(sync_ms)
@@ -237,18 +241,18 @@ async def main(data: Path, seconds: float, sync_ms: float) -> None:
     print(json.dumps({"loop_steps_ns": steps_ns(journal)}))
     record = bytes(len(BODY) + 1600)
     alone = 0.0
-    for callers in CALLERS:
+    for count in callers:
         rounds: list[tuple[float, ...]] = []
         for _ in range(3):
-            whole, cpu_us = await rate_and_cpu(lambda: decide(journal), callers, seconds)
+            whole, cpu_us = await rate_and_cpu(lambda: decide(journal), count, seconds)
             writer.__dict__["BatchWriter"] = PlainBatch
-            without, _ = await rate_and_cpu(lambda: decide(plain), callers, seconds)
+            without, _ = await rate_and_cpu(lambda: decide(plain), count, seconds)
             writer.__dict__["BatchWriter"] = BatchWriter
-            raw, _ = await rate_and_cpu(lambda: bare.append(record), callers, seconds)
+            raw, _ = await rate_and_cpu(lambda: bare.append(record), count, seconds)
             rounds.append((whole, without, raw, cpu_us, whole / without))
         whole, without, raw, cpu_us, ratio = (statistics.median(column) for column in zip(*rounds, strict=True))
         alone = alone or whole
-        line = {"callers": callers, "records_s": round(whole), "plain_records_s": round(without)}
+        line = {"callers": count, "records_s": round(whole), "plain_records_s": round(without)}
         line |= {"bare_records_s": round(raw), "cpu_us_a_record": round(cpu_us)}
         print(json.dumps({**line, "to_plain": round(ratio, 2), "to_one_caller": round(whole / alone, 1)}), flush=True)
     bare.close()
@@ -261,6 +265,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--sync-ms", type=float, default=0)
+    parser.add_argument("--callers", type=int, nargs="+", default=CALLERS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.data) as directory:
-        uvloop.run(main(Path(directory), arguments.seconds, arguments.sync_ms))
+        uvloop.run(main(Path(directory), arguments.seconds, arguments.sync_ms, arguments.callers))

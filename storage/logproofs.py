@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from storage import anchors, logleaves, merkle, notes, tiles
+from storage import anchors, logleaves, merkle, notes
 from storage.clickhouse import SWEEP, Database
 from storage.errors import Unverifiable
 from storage.logleaves import LogLeaf, log_name
 from storage.notes import Proof
-from storage.proofs import LOG_TABLE, Proven, Tiles
+from storage.proofs import LOG_TABLE, Proven, path_to
 from storage.queries import entry
 
 _COVERING = """
@@ -54,9 +54,7 @@ def prove_twice(database: Database, origin: str, seq: int, *, public: bytes) -> 
         return None
     first = _of_entry(database, logleaves.parse(raw, log=log), stored.entry, seq, public=public)
     head = notes.verified_checkpoint(note, origin=log, public=public)
-    path = tiles.inclusion_path(index, head.size, Tiles(database, log, table=LOG_TABLE).read)
-    leaf = merkle.leaf_hash(raw)
-    merkle.verify_inclusion(leaf, index=index, size=head.size, path=path, root=head.root)
+    path = path_to(database, merkle.leaf_hash(raw), index=index, checkpoint=head, table=LOG_TABLE)
     text = notes.proof_text(Proof(index=index, path=tuple(path), checkpoint=note, extra=raw))
     return Doubly(entry=first, log=log, index=index, log_size=head.size, text=text)
 
@@ -88,7 +86,6 @@ def _of_entry(database: Database, logged: LogLeaf, raw: bytes, seq: int, *, publ
     note = str(logged.said["note"]).encode()
     checkpoint = notes.verified_checkpoint(note, origin=logged.shard, public=public)
     leaf = merkle.leaf_hash(raw)
-    path = tiles.inclusion_path(seq, checkpoint.size, Tiles(database, logged.shard).read)
-    merkle.verify_inclusion(leaf, index=seq, size=checkpoint.size, path=path, root=checkpoint.root)
+    path = path_to(database, leaf, index=seq, checkpoint=checkpoint)
     text = notes.proof_text(Proof(index=seq, path=tuple(path), checkpoint=note))
     return Proven(origin=logged.shard, seq=seq, leaf=leaf, size=checkpoint.size, text=text)

@@ -6,15 +6,19 @@ Nothing here is believed: a proof is verified against the signed root before it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
+from weakref import WeakKeyDictionary
 
 from storage import merkle, notes, tiles
 from storage.clickhouse import SWEEP, Database
 from storage.errors import Unverifiable
 from storage.lines import Rows
-from storage.notes import Proof
+from storage.notes import Checkpoint, Proof
 from storage.queries import checkpoint_covering, entry
 from storage.readback import bring
 from storage.tiles import WIDTH, Tile
@@ -23,6 +27,8 @@ COLUMNS = ("origin", "level", "n", "hashes")
 LINE = "concat(toString(level), ' ', toString(n), ' ', hex(SHA256(hashes)))"
 ENTRY_TABLE = "entries"  # where the leaves of shards are
 LOG_TABLE = "log"  # where those of the log of logs are
+ROOTS_MAX = 16_384  # some 3 MiB: the right edges of a dozen ledgers and logs
+TILES_OF_A_PATH = 32  # two a level: each is asked for up to eight times
 TILES_AT_ONCE = 128  # of one insert: 1 MiB, 32,768 entries
 
 _TILE = "SELECT hashes FROM tiles WHERE origin = {origin:String} AND level = {level:UInt8} AND n = {n:UInt64} LIMIT 1"
@@ -49,6 +55,38 @@ class Proven:
     text: bytes
 
 
+class Roots:
+    """Roots of full tiles, which never change: what a partial tile of the level above is made of.
+
+    Only the right edge of a tree is asked for again and again, so few are kept. For any thread.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, origin: str, level: int, numbers: Sequence[int]) -> list[bytes | None]:
+        """Those of the tiles `numbers` of a level, None where one is not kept."""
+        with self._lock:
+            return [self._kept.get((origin, level, n)) for n in numbers]
+
+    def keep(self, origin: str, level: int, roots: Mapping[int, bytes]) -> None:
+        """Keep these; the oldest give way."""
+        with self._lock:
+            for n, root in roots.items():
+                self._kept[origin, level, n] = root
+            while len(self._kept) > ROOTS_MAX:
+                self._kept.popitem(last=False)
+
+    def forget(self) -> None:
+        """What was read may have been wrong: read all of it again."""
+        with self._lock:
+            self._kept.clear()
+
+
+_roots: WeakKeyDictionary[Database, Roots] = WeakKeyDictionary()
+
+
 class Tiles:
     """The tiles of one origin, as the database has them or its entries make them."""
 
@@ -56,6 +94,7 @@ class Tiles:
         self._database = database
         self._origin = origin
         self._leaves = _LEAVES.replace("{table}", table)
+        self._roots = _roots.setdefault(database, Roots())
 
     def read(self, tile: Tile) -> bytes:
         """The hashes of a tile, concatenated.
@@ -86,16 +125,31 @@ class Tiles:
 
     def _hashes(self, level: int, low: int, high: int) -> list[bytes]:
         """The hashes [low, high) of a level: leaves, or the roots of full tiles below."""
-        parameters = {"origin": self._origin, "level": level - 1, "low": low, "high": high}
-        if level == 0:
-            found = self._database.rows(self._leaves, parameters, caps=SWEEP)
-            hashes = [leaf for _, leaf in found]
-        else:
-            found = self._database.rows(_TILES, parameters, caps=SWEEP)
-            hashes = [tiles.tile_root(below) for _, below in found]
-        if [number for number, _ in found] != list(range(low, high)):
-            raise Unverifiable(f"{self._origin}: level {level} of the tree is not whole from {low} to {high}")
-        return hashes
+        numbers = list(range(low, high))
+        if level:
+            return self._made(level - 1, numbers)
+        found = self._database.rows(self._leaves, {"origin": self._origin, "low": low, "high": high}, caps=SWEEP)
+        if [number for number, _ in found] != numbers:
+            raise self._gap(level, low, high)
+        return [leaf for _, leaf in found]
+
+    def _made(self, level: int, numbers: list[int]) -> list[bytes]:
+        """The roots of full tiles of a level, kept or made of what is stored."""
+        kept = dict(zip(numbers, self._roots.get(self._origin, level, numbers), strict=True))
+        missing = [n for n, root in kept.items() if root is None]
+        if missing:
+            low, high = missing[0], missing[-1] + 1
+            where = {"origin": self._origin, "level": level, "low": low, "high": high}
+            found = self._database.rows(_TILES, where, caps=SWEEP)
+            if [number for number, _ in found] != list(range(low, high)):
+                raise self._gap(level + 1, low, high)
+            made = {n: tiles.tile_root(hashes) for n, hashes in found}
+            self._roots.keep(self._origin, level, made)
+            kept |= made
+        return [root for root in kept.values() if root is not None]
+
+    def _gap(self, level: int, low: int, high: int) -> Unverifiable:
+        return Unverifiable(f"{self._origin}: level {level} of the tree is not whole from {low} to {high}")
 
     def _rows(self, level: int, first: int, full: Sequence[bytes]) -> Rows:
         numbers = range(first, first + len(full))
@@ -122,10 +176,32 @@ def prove(database: Database, origin: str, seq: int, *, public: bytes) -> Proven
         return None
     checkpoint = notes.verified_checkpoint(covering.note.encode(), origin=origin, public=public)
     leaf = merkle.leaf_hash(stored.entry)
-    path = tiles.inclusion_path(seq, checkpoint.size, Tiles(database, origin).read)
-    merkle.verify_inclusion(leaf, index=seq, size=checkpoint.size, path=path, root=checkpoint.root)
+    path = path_to(database, leaf, index=seq, checkpoint=checkpoint)
     text = notes.proof_text(Proof(index=seq, path=tuple(path), checkpoint=covering.note.encode()))
     return Proven(origin=origin, seq=seq, leaf=leaf, size=checkpoint.size, text=text)
+
+
+def path_to(
+    database: Database, leaf: bytes, *, index: int, checkpoint: Checkpoint, table: str = ENTRY_TABLE
+) -> list[bytes]:
+    """The audit path from a leaf to a signed root, verified.
+
+    Raises:
+        Unverifiable: there is none: leaf or tree is not what was signed.
+    """
+    origin, size = checkpoint.origin, checkpoint.size
+    for may_be_stale in (True, False):
+        try:
+            read = lru_cache(maxsize=TILES_OF_A_PATH)(Tiles(database, origin, table=table).read)
+            path = tiles.inclusion_path(index, size, read)
+            merkle.verify_inclusion(leaf, index=index, size=size, path=path, root=checkpoint.root)
+        except Unverifiable:
+            if not may_be_stale:
+                raise
+            _roots.setdefault(database, Roots()).forget()  # read when it was wrong, and mended since
+            continue
+        return path
+    raise AssertionError("the second attempt returns or raises")
 
 
 def check_proof(text: bytes, *, leaf: bytes, origin: str, public: bytes) -> Proof:

@@ -51,6 +51,21 @@ def test_the_short_comparison_measures_ours_beside_bare_aiohttp(tmp_path: Path) 
 
 
 @pytest.mark.needs("nginx", "wrk", "taskset")
+def test_the_short_evidence_section_measures_journal_database_and_proofs(tmp_path: Path) -> None:
+    done = _bench(tmp_path, "evidence", "--short")
+
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "results" / "evidence.json").read_text())
+    claims = {claim["text"]: claim for claim in document["claims"]}
+    assert len(claims) == 9
+    assert claims["bytes of a proof"]["met"]
+    assert all(claim["value"] > 0 for claim in claims.values())
+    measured = document["measured_here"]["database"]
+    assert measured["verify: leaves inside ClickHouse"]["count"] == 2_008
+    assert 1_024 <= measured["verify: what is recent"]["count"] < 2_008
+
+
+@pytest.mark.needs("nginx", "wrk", "taskset")
 def test_the_short_open_loop_and_streams_come_through_whole(tmp_path: Path) -> None:
     done = _bench(tmp_path, "latency", "streams", "--short", "--only", "ours")
 
