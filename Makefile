@@ -34,7 +34,7 @@ contract: $(VENV)/.dev
 	$(RUN)/python -m pytest tests/contract tests/security -m contract $(ARGS)
 
 chaos: $(VENV)/.dev
-	ANSWERABLE_KILLS=300 ANSWERABLE_FAULT_POINTS=0 ANSWERABLE_AWAY_S=60 ANSWERABLE_SOAK_S=600 $(RUN)/python -m pytest tests/fault --timeout 3600 $(ARGS)
+	ANSWERABLE_KILLS=300 ANSWERABLE_CUTS=100 ANSWERABLE_FAULT_POINTS=0 ANSWERABLE_AWAY_S=60 ANSWERABLE_SOAK_S=600 $(RUN)/python -m pytest tests/fault --timeout 3600 $(ARGS)
 	ANSWERABLE_BUNDLES_FORGED=100000 $(RUN)/python -m pytest tests/integration/test_bundle_verifiers.py tests/integration/test_bundles_by_hand.py --timeout 14400
 
 # what every call goes through, compiled with mypyc into a copy of the tree; needs cc and Python's headers

@@ -4,6 +4,7 @@ The negative control leaves the tables' sync settings out, and keeps its ship lo
 syncs; it must lose rows: else the emulation shows nothing.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from tests.support.batches import Shard
 from tests.support.power import ROOT, cut_off, fresh_image, mounted
 
 IMAGE_BYTES = 512 * 1024 * 1024
-CUTS = (1, 3, 7, 12, 20)  # ranges told before the cut
+CUTS = int(os.environ.get("ANSWERABLE_CUTS", "5"))  # `make chaos` says 100
+RANGES = (1, 3, 7, 12, 20)  # told before the cut
 
 pytestmark = [pytest.mark.needs("root", "loop", "losetup", "mkfs.ext4")]
 
@@ -54,7 +56,7 @@ def looked_at(tmp_path: Path, copy: Path, journal: Path, end: int, *options: str
         return subprocess.run([*command, *options], capture_output=True, timeout=120, cwd=ROOT, check=False)
 
 
-@pytest.mark.parametrize("ranges", CUTS)
+@pytest.mark.parametrize("ranges", [RANGES[number % len(RANGES)] for number in range(CUTS)])
 def test_what_was_called_shipped_survives_a_power_cut_and_the_rest_follows_once(
     tmp_path: Path, journal: Path, ranges: int
 ) -> None:
