@@ -246,6 +246,8 @@ async def test_a_file_that_is_there_is_left_alone(bank: Bank) -> None:
 
 async def test_each_bundle_leaves_an_access_entry(bank: Bank) -> None:
     await bank.bundle({"decisions": bank.decisions[4:5]})
+    refused = await bank.ask({"decisions": bank.decisions[5:6], "parts": ["request"]})
+    assert refused["error"]["code"] == "role_forbidden"
     [one async for one in command(bank.configuration.data, "settle", {})]
     found = bank.keeper.parts.database.rows("SELECT entry FROM entries WHERE kind = 'access'")
     looks = [look for (raw,) in found if (look := orjson.loads(raw))["action"] == "evidence"]
