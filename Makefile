@@ -52,7 +52,7 @@ wheel-compiled: compiled
 	cd build/compiled && ANSWERABLE_COMPILED=1 "$(CURDIR)/$(RUN)/python" -m build --wheel --no-isolation --outdir "$(CURDIR)/dist"
 
 bench: $(VENV)/.dev
-	command -v cc >/dev/null && $(MAKE) compiled || echo "no C compiler: the bench runs the Python sources" >&2
+	if command -v cc >/dev/null; then $(MAKE) compiled; else echo "no C compiler: the bench runs the Python sources" >&2; fi
 	$(RUN)/python -m load_tests $(ARGS)
 
 soak: $(VENV)/.dev

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import random
 import selectors
 import socket
@@ -20,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httptools
 
@@ -28,6 +28,7 @@ from load_tests.percentile import percentile
 CONNECTIONS_MAX = 900  # select(2) ends at descriptor 1,023
 FD_SETSIZE = 1024  # of select(2), fixed when libc is built
 SPARE = 16  # the loop's own descriptors
+DESCRIPTORS = Path("/proc/self/fd")
 DRAIN_S = 15.0  # what has not come back by then has failed
 SETTLE_S = 0.1
 SAMPLE_S = 1.0
@@ -122,10 +123,12 @@ def run(
 
 
 def _selector(connections: int) -> selectors.BaseSelector:
-    """select(2) where it can be had (see above): it takes descriptors below 1,024 only, and a process may hold more."""
-    probe = os.dup(0)
-    os.close(probe)
-    return selectors.SelectSelector() if probe + connections + SPARE < FD_SETSIZE else selectors.DefaultSelector()
+    """select(2) where it can be had (see above): it takes descriptors below 1,024 only, and a process may hold more.
+
+    New descriptors fill the holes below the highest one held first, whoever opens them, so that is what is asked for.
+    """
+    highest = max(int(each.name) for each in DESCRIPTORS.iterdir())
+    return selectors.SelectSelector() if highest + connections + SPARE < FD_SETSIZE else selectors.DefaultSelector()
 
 
 async def _run(

@@ -121,6 +121,32 @@ async def test_a_stall_of_the_server_is_charged_to_every_call_that_was_due_meanw
     assert percentile(outcome.late_ms, 99) >= 50, "with two connections the others left late, and that is said"
 
 
+async def test_calls_are_made_in_a_process_whose_descriptors_lie_about_the_end_of_select() -> None:
+    """select(2) ends at 1,023; low holes among the descriptors say nothing of where the next ones come to lie."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65536):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    taken = [os.dup(0)]
+    while taken[-1] < openloop.FD_SETSIZE - 3:
+        taken.append(os.dup(0))
+    try:
+        os.close(taken.pop(0))  # a hole at the bottom
+        data = openloop.request(traffic.CHAT_PATH, b"{}", {})
+        outcome = await asyncio.to_thread(openloop.run, port, data, openloop.evenly(20, 0.1), connections=4)
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+    server.close()
+
+    assert outcome.failed == 0
+    assert len(outcome.whole_ms) == 20
+
+
 async def test_a_connection_that_breaks_is_a_failed_call_and_no_short_time() -> None:
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if await reader.read(65536):
