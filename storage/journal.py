@@ -113,6 +113,7 @@ class Journal:
         self._level = Level.CALM
         self._lock_fd = -1
         found = start.recovered
+        self._found = found.frontier.size
         self._watermark = Watermark(directory / watermark.NAME, shard.first_mark(start, boot_id), calls)
         self._space = SegmentSpace(directory, limits.segment_bytes, calls)
         self._writer = Writer(
@@ -266,6 +267,11 @@ class Journal:
     def pressure_text(self) -> str:
         """The same in a sentence; empty where nothing presses."""
         return pressure.sentence(*self._load())
+
+    @property
+    def found(self) -> int:
+        """How many entries the ledger held before this process wrote its first."""
+        return self._found
 
     @property
     def unclosed(self) -> int:

@@ -50,6 +50,7 @@ __all__ = [
     "counts_by_kind",
     "counts_by_state",
     "decision",
+    "decisions_of",
     "entries_about_decision",
     "entries_about_decisions",
     "entry",
@@ -61,12 +62,15 @@ __all__ = [
     "page",
     "parts",
     "segment_header",
+    "shipped",
+    "statements",
     "wrapped_keys",
 ]
 
 PAGE_ROWS_MAX: Final = 500
 ROUNDS_MAX: Final = 4  # of reading candidates for one page, each of at most 501 rows
 CONTENT: Final = Caps(rows_max=20_000, memory_bytes_max=512 << 20, time_s_max=30)  # sealed parts of one entry
+STATEMENTS: Final = Caps(rows_max=20_000, memory_bytes_max=512 << 20, time_s_max=15)
 _DAY_NS: Final = 86_400_000_000_000
 # An entry is written after its id was chosen, at the latest when its stream ends; clocks may have jumped between.
 _BEFORE_NS, _AFTER_NS = _DAY_NS, 7 * _DAY_NS
@@ -267,6 +271,24 @@ def latest_entries(
     return [_made(EntryRow, row) for row in _ask(database, "latest_entries", parameters)]
 
 
+def statements(database: Database, tenant: str, kinds: Sequence[str]) -> list[EntryRow]:
+    """Every entry of these kinds, oldest first; meant for kinds that people write by hand.
+
+    Raises:
+        QueryError: there are more than `STATEMENTS.rows_max`.
+    """
+    parameters = {"tenant": tenant, "kinds": list(kinds), "limit": STATEMENTS.rows_max + 1}
+    found = _ask(database, "statements", parameters, caps=replace(STATEMENTS, rows_max=STATEMENTS.rows_max + 1))
+    if len(found) > STATEMENTS.rows_max:
+        raise QueryError(f"more than {STATEMENTS.rows_max:,} entries of {', '.join(kinds)} for one tenant")
+    return [_made(EntryRow, row) for row in found]
+
+
+def shipped(database: Database, origin: str) -> int:
+    """The number that follows the highest sequence number of `origin` in the database; 0 where there is none."""
+    return int(_ask(database, "shipped", {"origin": origin})[0][0])
+
+
 def parts(database: Database, origin: str, seq: int, keys: Sequence[str]) -> list[PartRow]:
     """The stored chunks sealed under `keys`, for the entry at (origin, seq); by key, index and chunk."""
     if not keys:
@@ -298,6 +320,12 @@ def checkpoint_covering(database: Database, origin: str, seq: int) -> Checkpoint
 def origins(database: Database) -> dict[str, tuple[int, int, int]]:
     """Origin → (entries, lowest sequence number, one past the highest)."""
     return {origin: (count, low, end) for origin, count, low, end in _ask(database, "origins", {})}
+
+
+def decisions_of(database: Database, tenant: str, route: str, span: Span) -> int:
+    """How many decisions of a route lie in a period."""
+    parameters = {"tenant": tenant, "route": route, "low": span.low, "high": span.high}
+    return int(_ask(database, "decisions_of", parameters)[0][0])
 
 
 def counts_by_kind(database: Database, span: Span = EVER) -> dict[str, int]:

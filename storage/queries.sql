@@ -132,6 +132,19 @@ WHERE kind IN {kinds:Array(String)} AND tenant = {tenant:String}
 ORDER BY ts DESC, origin DESC, seq DESC
 LIMIT {limit:UInt32}
 
+-- name: statements
+SELECT origin, seq, id, kind, ts, entry, leaf
+FROM entries
+WHERE kind IN {kinds:Array(String)} AND tenant = {tenant:String}
+ORDER BY ts, origin, seq
+LIMIT {limit:UInt32}
+
+-- name: shipped
+SELECT if(count() = 0, 0, max(seq) + 1)
+FROM entries
+WHERE origin = {origin:String}
+LIMIT 1
+
 -- name: parts
 SELECT toString(key_id), part, chunk, bytes
 FROM parts
@@ -172,6 +185,13 @@ WHERE ts >= fromUnixTimestamp64Nano({low:Int64}, 'UTC') AND ts < fromUnixTimesta
 GROUP BY kind
 ORDER BY kind
 LIMIT 100
+
+-- name: decisions_of
+SELECT uniqExact(decision)
+FROM decisions
+WHERE tenant = {tenant:String} AND route = {route:String}
+  AND ts >= fromUnixTimestamp64Nano({low:Int64}, 'UTC') AND ts < fromUnixTimestamp64Nano({high:Int64}, 'UTC')
+LIMIT 1
 
 -- name: counts_by_state
 SELECT state, uniqExact(decision)

@@ -8,7 +8,7 @@ import typer
 
 from config.errors import AnswerableError
 from gateway import logs
-from gateway.cli import evidence, keys, models, receipts, serving, settings, showing
+from gateway.cli import evidence, holds, keys, models, receipts, serving, settings, showing
 
 app = typer.Typer(
     name="answerable",
@@ -48,6 +48,8 @@ app.command("why")(evidence.why)
 app.command("bundle")(evidence.bundle)
 app.command("verify")(evidence.verify)
 app.command("reconcile")(evidence.reconcile)
+app.add_typer(holds.app, name="hold")
+app.command("approve")(holds.approve)
 app.add_typer(receipts.app, name="receipt")
 app.command("migrate")(evidence.migrate)
 app.command("rebuild")(evidence.rebuild)

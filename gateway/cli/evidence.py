@@ -29,21 +29,21 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Say why a decision came out as it did. Needs a desk token in ANSWERABLE_TOKEN; the look is recorded."""
-    bearer = _bearer("support")
-    arguments = {"decision": decision, "purpose": purpose, "ticket": ticket, "token": bearer}
+    arguments = {"decision": decision, "purpose": purpose, "ticket": ticket, "token": bearer("support")}
     result = ask(configuration(config, data), "why", arguments)["result"]
     typer.echo(orjson.dumps(result).decode() if as_json else _sentences(result))
 
 
-def _bearer(role: str) -> str:
-    bearer = token()
-    if bearer is None:
+def bearer(role: str) -> str:
+    """The desk token in the environment; ConfigError where there is none, naming how `role` gets one."""
+    given = token()
+    if given is None:
         raise ConfigError(
             f"no desk token in {TOKEN_VARIABLE}; owning this machine gives no right to read a person's data",
             advice="Take one from your issuer; in development: "
             f"export {TOKEN_VARIABLE}=$(answerable token --role {role} …)",
         )
-    return bearer
+    return given
 
 
 def bundle(
@@ -70,7 +70,7 @@ def bundle(
     asked |= {"from": from_, "to": to, "parts": part, "everything": everything or None}
     arguments = {
         "out": str(out.absolute()),
-        "token": _bearer("auditor"),
+        "token": bearer("auditor"),
         "asked": {name: value for name, value in asked.items() if value},
         "purpose": purpose,
         "ticket": ticket,
@@ -104,7 +104,7 @@ def reconcile(
     as_json: JsonOption = False,
 ) -> None:
     """Hold your own list of cases against the decisions on record: exit 0 all agree, 1 something differs."""
-    arguments: dict[str, Any] = {"file": str(books.absolute()), "case": case, "token": _bearer("compliance")}
+    arguments: dict[str, Any] = {"file": str(books.absolute()), "case": case, "token": bearer("compliance")}
     arguments |= {"purpose": purpose, "disposition": disposition, "favourable": favourable, "adverse": adverse}
     arguments |= {"route": route, "from": from_, "to": to, "delimiter": delimiter, "ticket": ticket}
     arguments["out"] = None if out is None else str(out.absolute())

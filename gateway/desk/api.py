@@ -59,18 +59,22 @@ class Api:
         """`GET /v1/cases/{pseudonym}`."""
         caller = await self._callers.of(request)
         pseudonym = request.match_info["pseudonym"]
-        return answered(await self._service.case(caller.viewer, pseudonym, stated=self._stated(request)))
+        return answered(await self._service.case(caller.viewer, pseudonym, stated=stated_by(self._service, request)))
 
     async def decisions(self, request: web.Request) -> web.Response:
         """`GET /v1/decisions?from=&to=&…`."""
         caller = await self._callers.of(request)
-        return answered(await self._service.decisions(caller.viewer, request.query, stated=self._stated(request)))
+        return answered(
+            await self._service.decisions(caller.viewer, request.query, stated=stated_by(self._service, request))
+        )
 
     async def decision(self, request: web.Request) -> web.Response:
         """`GET /v1/decisions/{id}`."""
         caller = await self._callers.of(request)
         identifier = request.match_info["id"]
-        return answered(await self._service.decision(caller.viewer, identifier, stated=self._stated(request)))
+        return answered(
+            await self._service.decision(caller.viewer, identifier, stated=stated_by(self._service, request))
+        )
 
     async def proof(self, request: web.Request) -> web.Response:
         """`GET /v1/decisions/{id}/proof`: JSON, or one of the two tlog-proofs as text; 202 until both exist.
@@ -78,7 +82,9 @@ class Api:
         The first as text by `Accept: text/plain` or `format=text`, the second by `format=log`.
         """
         caller = await self._callers.of(request)
-        found = await self._service.proof(caller.viewer, request.match_info["id"], stated=self._stated(request))
+        found = await self._service.proof(
+            caller.viewer, request.match_info["id"], stated=stated_by(self._service, request)
+        )
         form = request.query.get("format")
         if form is None and request.headers.get("Accept", "").startswith("text/plain"):
             form = "text"
@@ -98,7 +104,7 @@ class Api:
         """`POST /v1/evidence` {purpose, ticket, and what for}: begins to make a bundle; 202 says where it will be."""
         caller = await self._callers.of(request)
         caller.check_form(request.headers.get(CSRF_HEADER))
-        given = await _document(request)
+        given = await body_of(request)
         purpose, ticket = given.pop("purpose", ""), given.pop("ticket", None)
         if not isinstance(purpose, str) or not (ticket is None or isinstance(ticket, str)):
             raise RequestError("`purpose` and `ticket` are texts")
@@ -125,11 +131,11 @@ class Api:
         }
         return web.FileResponse(job.path, headers=headers)
 
-    def _stated(self, request: web.Request) -> Grant | None:
-        purpose = request.headers.get(PURPOSE_HEADER)
-        if purpose is None:
-            return None
-        return self._service.grant(purpose, request.headers.get(TICKET_HEADER))
+
+def stated_by(service: Service, request: web.Request) -> Grant | None:
+    """The purpose that a request's headers state; None where they state none."""
+    purpose = request.headers.get(PURPOSE_HEADER)
+    return None if purpose is None else service.grant(purpose, request.headers.get(TICKET_HEADER))
 
 
 async def _object(request: web.Request, known: set[str]) -> dict[str, str]:
@@ -138,7 +144,7 @@ async def _object(request: web.Request, known: set[str]) -> dict[str, str]:
     Raises:
         RequestError: it is none; what was sent is not repeated, since it may hold a customer's reference.
     """
-    given = await _document(request)
+    given = await body_of(request)
     if set(given) - known:
         raise RequestError(f"the body is an object with {', '.join(sorted(known))}")
     given = {name: value for name, value in given.items() if value is not None}
@@ -147,7 +153,7 @@ async def _object(request: web.Request, known: set[str]) -> dict[str, str]:
     return given
 
 
-async def _document(request: web.Request) -> dict[str, Any]:
+async def body_of(request: web.Request) -> dict[str, Any]:
     """The JSON object of a request; RequestError where it is none."""
     if request.content_type != "application/json":
         raise RequestError("send a JSON object (Content-Type: application/json)", status=415)

@@ -25,6 +25,10 @@ from gateway.desk.errors import PurposeRequiredError, RequestError, SigninRequir
 from gateway.desk.evidence import EvidenceRequest
 from gateway.desk.exports import Exports
 from gateway.desk.filters import Filter
+from gateway.desk.governing import Governing, verdict_of
+from gateway.desk.holdpages import HoldPages
+from gateway.desk.holds import HoldRequest
+from gateway.desk.holdsapi import HoldsApi
 from gateway.desk.pages import Pages, is_ours
 from gateway.desk.reading import Reading
 from gateway.desk.roles import TRY_PURPOSE, viewer
@@ -79,6 +83,7 @@ class Desk:
         grants = Grants(life_s=session_s, now_ns=context.now_ns)
         reading = Reading(context)
         self._service = Service(context, reading, grants)
+        self._governing = governing = Governing(context, self._service)
         self._exports = Exports(context)
         self.web = web.Application(middlewares=[self._around], client_max_size=BODY_BYTES_MAX)
         self.web.on_response_prepare.append(_unnamed)
@@ -96,6 +101,8 @@ class Desk:
                     if context.trying
                     else ()
                 ),
+                *HoldsApi(self._service, governing, self._callers).routes(),
+                *HoldPages(governing, self._callers, self._views, routes=names).routes(),
                 *LogPages(context, self._service, self._callers).routes(),
                 web.get("/static/{name}", self._static),
                 web.get("/openapi.json", self._openapi),
@@ -173,6 +180,32 @@ class Desk:
         who = await self._callers.bearer(bearer)
         stated = self._service.grant(purpose, ticket)
         return await self._service.reconciliation(who, route=route, span=span, stated=stated)
+
+    async def hold(self, bearer: str, asked: Mapping[str, Any], *, purpose: str, ticket: str | None) -> dict[str, Any]:
+        """Place a hold, or ask for one, for the command `hold place`; raises as the API's `POST /v1/holds`."""
+        who = await self._callers.bearer(bearer)
+        stated = self._service.grant(purpose, ticket)
+        return await self._governing.place(who, HoldRequest.parse(asked), stated=stated)
+
+    async def release(self, bearer: str, hold: str, reason: str, *, purpose: str, ticket: str | None) -> dict[str, Any]:
+        """Ask for a hold's release, for the command `hold release`; raises as the API's `DELETE /v1/holds/{id}`."""
+        who = await self._callers.bearer(bearer)
+        return await self._governing.release(who, hold, reason, stated=self._service.grant(purpose, ticket))
+
+    async def decide(
+        self, bearer: str, request: str, verdict: str, reason: str, *, purpose: str, ticket: str | None
+    ) -> dict[str, Any]:
+        """Answer a request, for the command `approve`; raises as the API's `POST /v1/approvals/{id}`."""
+        who = await self._callers.bearer(bearer)
+        stated = self._service.grant(purpose, ticket)
+        return await self._governing.decide(who, request, verdict_of(verdict), reason, stated=stated)
+
+    async def held(self, bearer: str, *, purpose: str, ticket: str | None) -> dict[str, Any]:
+        """Holds and what waits for a second person, for the command `hold list`."""
+        who = await self._callers.bearer(bearer)
+        stated = self._service.grant(purpose, ticket)
+        waiting = await self._governing.approvals(who, stated=stated)
+        return {**await self._governing.holds(who, stated=stated), "approvals": waiting["approvals"]}
 
     def bundle(self, wanted: Wanted, path: Path, tell: Tell) -> Made:
         """Write the bundle that `evidence` allowed. Blocking; raises as the host's own."""

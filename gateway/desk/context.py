@@ -1,7 +1,7 @@
 """What the desk is given by the process that hosts it (the keeper, or a desk of its own).
 
 The host builds one `Context` from its real parts and hands it to `gateway.desk.app.create`. The desk itself opens no
-database, no journal and no key file, and it writes only through `record_access`.
+database, no journal and no key file, and it writes only through `record_access` and `state`.
 
     desk = create(context)                     # gateway.desk.app
     runner = desk.runner()                     # the host listens: await runner.setup(); web.TCPSite(runner, …)
@@ -14,11 +14,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from config.callers import Issuer
 from config.load import Configuration
 from storage.bundles import Made, Tell, Wanted
 from storage.clickhouse import Database
+from storage.queries import EntryRow
 
 
 class JobState(StrEnum):
@@ -59,7 +61,8 @@ class Access:
     tenant: str
     actor: str  # "<issuer>|<subject>"
     role: str  # the roles, comma between them
-    action: str  # lookup, case, decisions, decision, proof, entries, evidence, reconcile, try
+    # lookup, case, decisions, decision, proof, entries, evidence, reconcile, hold, holds, approve, approvals, try
+    action: str
     purpose: str  # one of gateway.desk.roles.PURPOSES
     ticket: str | None
     outcome: Outcome
@@ -71,6 +74,23 @@ class Access:
     filter: str | None  # hex SHA-256 of a list's filter
     rows: int  # how many decisions the answer tells of
     matter: str | None  # a regulator's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What somebody states at the desk, as an entry of kind `hold` or `approval`.
+
+    `fields` are the entry's own, in clear: ids, codes and pseudonyms of ours. What people write freely stands in
+    `texts`, by name, and becomes sealed parts (text/plain); a text named `ticket` is also the field `ticket`, as a
+    pseudonym. `about` is the earlier statement that it answers.
+    """
+
+    kind: str
+    tenant: str
+    actor: str  # "<issuer>|<subject>"
+    fields: Mapping[str, Any]
+    texts: Mapping[str, str]
+    about: EntryRow | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,16 +114,20 @@ class Context:
     """The host's parts.
 
     `database` is called from threads; everything else from the event loop. `record_access` returns when the entry is
-    durable and raises the journal's error where it is not: then nothing is shown. `open_parts` takes a decision's entry
-    as stored (or an explanation's) and returns the plaintext of its parts by name; a part whose key is gone is left
-    out. `prove` returns None while no checkpoint covers the entry, and raises an `AnswerableError` if it does not
-    verify. `job` knows the jobs that the host holds now: None for any other decision. `problems` lists what keeps the
-    host from being ready.
+    durable and raises the journal's error where it is not: then nothing is shown. `state` writes a statement likewise
+    and returns its entry; `statements` gives all of a tenant's holds and approvals, those included that this host wrote
+    a moment ago, oldest first, and raises `StorageUnavailable` while it cannot know them all. `open_parts` takes a
+    decision's entry as stored (or an explanation's) and returns the plaintext of its parts by name; a part whose key is
+    gone is left out. `prove` returns None while no checkpoint covers the entry, and raises an `AnswerableError` if it
+    does not verify. `job` knows the jobs that the host holds now: None for any other decision. `problems` lists what
+    keeps the host from being ready.
     """
 
     configuration: Configuration
     database: Database
     record_access: Callable[[Access], Awaitable[None]]
+    state: Callable[[Statement], Awaitable[EntryRow]]
+    statements: Callable[[str], Awaitable[Sequence[EntryRow]]]
     open_parts: Callable[[bytes], Awaitable[Mapping[str, bytes]]]
     prove: Callable[[str, int], Awaitable[Proof | None]]
     bundle: Callable[[Wanted, Path, Tell], Made]  # blocking: writes an evidence bundle

@@ -43,6 +43,14 @@ class RequestError(AnswerableError):
     advice = "Compare the request with /openapi.json."
 
 
+class ConflictError(AnswerableError):
+    """What is asked for contradicts what is on record already."""
+
+    code = "conflict"
+    status = 409
+    advice = "Load the list again: somebody else may have been there first."
+
+
 class ForgeryError(AnswerableError):
     """A form came without this session's token, or from another site."""
 

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from gateway.desk.evidence import PARTS
 from gateway.desk.filters import ROWS_DEFAULT, ROWS_MAX
+from gateway.desk.holds import REASON_CHARS_MAX, Action, Basis
 from gateway.desk.roles import PURPOSES
 
 _TEXT: Final[dict[str, Any]] = {"type": "string"}
@@ -43,6 +44,7 @@ _ERRORS: Final = {
     401: "not signed in, or the token is not good",
     403: "the role may never do this",
     404: "not there, or outside the caller's scope: the two look the same",
+    409: "it contradicts what is on record already: answered, released, or asked for before",
     415: "not JSON",
     428: "no purpose (or, for support, no ticket) was stated for this yet",
     503: "the journal or the database is not available; nothing was shown",
@@ -131,6 +133,33 @@ _SCHEMAS: Final[dict[str, Any]] = {
         },
         "required": ["decision", "entry", "state", "proofs", "links"],
     },
+    "Hold": {
+        **_object(
+            id=_UUID,
+            state={"enum": ["requested", "in_force", "released", "rejected", "withdrawn", "lapsed"]},
+            scope={"type": "object", "description": "decisions, cases, subjects (pseudonyms), or route, from and to"},
+            basis={"enum": list(Basis)},
+            by=_TEXT,
+            at=_TIME,
+            release={**_MAYBE, "description": "the request for its release that waits"},
+            entry=_object(origin=_TEXT, seq={"type": "integer"}),
+            links={"type": "object"},
+        ),
+    },
+    "Holds": _object(holds=_list(_ref("Hold")), links={"type": "object"}),
+    "Approval": _object(
+        id=_UUID,
+        action={"enum": list(Action)},
+        object={**_UUID, "description": "the hold"},
+        state={"enum": ["waiting", "approved", "rejected", "withdrawn", "lapsed"]},
+        by=_TEXT,
+        at=_TIME,
+        mine={"type": "boolean"},
+        decided_by=_MAYBE,
+        decided_at=_MAYBE,
+        links={"type": "object"},
+    ),
+    "Approvals": _object(approvals=_list(_ref("Approval")), links={"type": "object"}),
     "Health": _object(status=_TEXT),
 }
 
@@ -226,6 +255,54 @@ _EVIDENCE: Final[dict[str, Any]] = {
         **_errors(400, 401, 403, 404, 415, 428, 503),
     },
 }
+_WHY: Final = {"type": "string", "maxLength": REASON_CHARS_MAX, "description": "in your words; stored sealed"}
+
+
+def _does(operation: str, summary: str, required: list[str], asked: dict[str, Any], **answers: Any) -> dict[str, Any]:
+    """An operation whose body states purpose and ticket beside what is asked for."""
+    properties = {"purpose": {"enum": list(PURPOSES)}, "ticket": _MAYBE, **asked}
+    schema = {"type": "object", "properties": properties, "required": ["purpose", *required]}
+    return {
+        "operationId": operation,
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {**answers, **_errors(400, 401, 403, 404, 409, 415, 428, 503)},
+    }
+
+
+_PLACE: Final = _does(
+    "placeHold",
+    "Keep decisions, a case, a person or a route's period until two people release it",
+    ["basis", "reason"],
+    {
+        "basis": {"enum": list(Basis)},
+        "reason": _WHY,
+        "decisions": _list(_UUID),
+        "case": _MAYBE,
+        "subject": _MAYBE,
+        "route": _MAYBE,
+        "from": _MAYBE,
+        "to": _MAYBE,
+    },
+    **{
+        "201": _says("It is in force; `covers` decisions that are on record now", "Hold"),
+        "202": _says("Your role may only ask: it waits for a second person", "Hold"),
+    },
+)
+_RELEASE: Final = _does(
+    "releaseHold",
+    "Ask for a hold's release",
+    ["reason"],
+    {"reason": _WHY},
+    **{"202": _says("The request, which waits for a second person", "Approval")},
+)
+_DECIDE: Final = _does(
+    "decideApproval",
+    "Answer a request as the second person, or withdraw one's own",
+    ["verdict", "reason"],
+    {"verdict": {"enum": ["approve", "reject", "withdraw"]}, "reason": _WHY},
+    **{"200": _says("The request as it stands now", "Approval")},
+)
 DOCUMENT: Final[dict[str, Any]] = {
     "openapi": "3.1.0",
     "info": {
@@ -270,6 +347,16 @@ DOCUMENT: Final[dict[str, Any]] = {
                 },
             }
         },
+        "/v1/holds": {
+            "post": _PLACE,
+            **_get("holds", "Holds, newest first: all of them, or those that you asked for", "Holds", [*_PURPOSE]),
+        },
+        "/v1/holds/{id}": {
+            "delete": {**_RELEASE, "parameters": [_ID]},
+            **_get("hold", "One hold, with its reason", "Hold", [_ID, *_PURPOSE]),
+        },
+        "/v1/approvals": _get("approvals", "What waits for a second person", "Approvals", [*_PURPOSE]),
+        "/v1/approvals/{id}": {"post": {**_DECIDE, "parameters": [_ID]}},
         "/healthz": {
             "get": {
                 "operationId": "healthz",

@@ -12,6 +12,7 @@ from yarl import URL
 from gateway.desk.callers import Caller, Callers
 from gateway.desk.errors import RequestError
 from gateway.desk.filters import PARAMETERS, needed, parse
+from gateway.desk.governing import TARGET as HOLDS_TARGET
 from gateway.desk.rendering import chart
 from gateway.desk.roles import PURPOSES, Right, Viewer
 from gateway.desk.service import Service
@@ -173,7 +174,7 @@ def is_ours(path: str) -> bool:
     """Whether a path leads to a page of this desk: nobody is sent on to another site."""
     if "\\" in path or "//" in path.partition("?")[0] or not path.isprintable():
         return False
-    return path.startswith(("/cases/", "/decisions", "/try", "/open?"))
+    return path.startswith(("/cases/", "/decisions", "/holds", "/try", "/open?"))
 
 
 def see_other(path: str) -> web.Response:
@@ -193,6 +194,8 @@ def purpose_target(path: str, viewer: Viewer) -> str:
     if len(parts) >= 2 and parts[0] in ("cases", "decisions"):
         kind = {"cases": "case", "decisions": "decision"}[parts[0]]
         return f"{kind}:{parts[1]}"[:TARGET_CHARS_MAX]
+    if parts[0] == "holds":
+        return HOLDS_TARGET
     if not query:
         return "list"
     return needed(parse(dict(parse_qsl(query)), viewer))[1]

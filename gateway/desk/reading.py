@@ -55,6 +55,10 @@ class Reading:
         found = await asyncio.to_thread(queries.decision, self._database, identifier)
         return found if found is not None and found.tenant == tenant else None
 
+    async def count(self, tenant: str, route: str, span: tuple[int, int]) -> int:
+        """How many decisions of a route lie in a period [from, to) of Unix nanoseconds."""
+        return await asyncio.to_thread(queries.decisions_of, self._database, tenant, route, queries.Span(*span))
+
     async def within(self, tenant: str, scope: Filter, identifiers: Sequence[str]) -> set[str]:
         """Those of the decisions that lie in `scope`."""
         asked = [identifier for identifier in identifiers if is_uuid7(identifier)]

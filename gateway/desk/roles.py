@@ -33,6 +33,9 @@ class Right(StrEnum):
     PROOF = "proof"  # verify, download proofs
     ENTRIES = "entries"  # all entries of a ledger, of every tenant
     ACCESSES = "accesses"  # who looked at what and why
+    HOLD_ASK = "hold_ask"  # ask for a hold, and see those that oneself asked for
+    HOLD = "hold"  # place a hold, ask for its release, see all of them
+    APPROVE = "approve"  # be the second person
     TRY = "try"  # the try page
 
 
@@ -49,15 +52,13 @@ class Role(StrEnum):
     DEVELOPER = "developer"
 
 
-# A second person's approval opens content to compliance and dpo; until approvals exist they see its shape.
+# Compliance and dpo see the shape of content: no action opens it to them by a second person's approval yet.
 RIGHTS: Mapping[Role, frozenset[Right]] = {
-    Role.SUPPORT: frozenset({Right.LOOKUP, Right.REASONS, Right.PERSON, Right.CONTENT_MASKED}),
+    Role.SUPPORT: frozenset({Right.LOOKUP, Right.REASONS, Right.PERSON, Right.CONTENT_MASKED, Right.HOLD_ASK}),
     Role.COMPLIANCE: frozenset(Right) - {Right.CONTENT, Right.TRY, Right.ENTRIES},
-    Role.REGULATOR: frozenset(Right) - {Right.TRY, Right.ENTRIES},
+    Role.REGULATOR: frozenset(Right) - {Right.TRY, Right.ENTRIES, Right.HOLD, Right.APPROVE},
     Role.MODEL_OWNER: frozenset({Right.LIST, Right.REASONS, Right.ATTRIBUTIONS, Right.CONTENT_MASKED, Right.PROOF}),
-    Role.DPO: frozenset(
-        {Right.LOOKUP, Right.LIST, Right.REASONS, Right.PERSON, Right.CONTENT_MASKED, Right.PROOF, Right.ACCESSES}
-    ),
+    Role.DPO: frozenset(Right) - {Right.CONTENT, Right.ATTRIBUTIONS, Right.VALUES, Right.ENTRIES, Right.TRY},
     Role.ADMIN: frozenset({Right.PROOF}),
     Role.AUDITOR: frozenset({Right.PROOF, Right.ENTRIES}),
     Role.DEVELOPER: frozenset(Right),

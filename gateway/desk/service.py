@@ -59,7 +59,7 @@ class Service:
         """Remember why `viewer` looks at `target`, for a session's time from when it was stated."""
         self._grants.state(viewer, target, grant)
 
-    def _granted(self, viewer: Viewer, right: Right, targets: Sequence[str], stated: Grant | None) -> Grant:
+    def granted(self, viewer: Viewer, right: Right, targets: Sequence[str], stated: Grant | None) -> Grant:
         """The purpose that holds for the first of `targets`: stated now, or earlier for any of them.
 
         Raises:
@@ -133,7 +133,7 @@ class Service:
         look = Look(self._context.record_access, viewer, "case", stated, case=pseudonym)
         async with look:
             viewer.require(Right.LOOKUP)
-            look.stated = self._granted(viewer, Right.LOOKUP, (f"case:{pseudonym}",), stated)
+            look.stated = self.granted(viewer, Right.LOOKUP, (f"case:{pseudonym}",), stated)
             asked = self._all(viewer, case=pseudonym)
             found, following = await self._reading.page(viewer.tenant, asked, limit=CASE_ROWS_MAX)
             if not found:
@@ -160,7 +160,7 @@ class Service:
             look.about(case=asked.case, subject=asked.subject, filter_digest=asked.digest)
             right, target = filters.needed(asked)
             viewer.require(right)
-            look.stated = self._granted(viewer, right, (target,), stated)
+            look.stated = self.granted(viewer, right, (target,), stated)
             rows_max, after = filters.limit(query), None
             if query.get("cursor"):
                 after = filters.open_cursor(query["cursor"], asked, viewer, self._cursor_key)
@@ -280,12 +280,12 @@ class Service:
             if not (viewer.sees(asked.route, low_ns) and viewer.sees(asked.route, high_ns - 1)):
                 raise NotFoundError("that route and period are not in your scope")
             scopes = [Scope(tenant=viewer.tenant, route=asked.route, low_ns=low_ns, high_ns=high_ns)]
-        decisions = await self._visible(viewer, asked.decisions)
+        decisions = await self.visible(viewer, asked.decisions)
         for kind, reference in asked.references:
-            decisions += await self._of(viewer, kind, reference)
+            decisions += await self.of_reference(viewer, kind, reference)
         return Wanted(asked=asked.told, decisions=tuple(dict.fromkeys(decisions)), scopes=scopes, parts=asked.parts)
 
-    async def _visible(self, viewer: Viewer, asked: Sequence[str]) -> list[str]:
+    async def visible(self, viewer: Viewer, asked: Sequence[str]) -> list[str]:
         """The decisions of these ids; NotFoundError unless each is there and in the viewer's scope."""
         identifiers = [filters.decision_id(each) for each in asked]
         for at in range(0, len(identifiers), CASE_ROWS_MAX):
@@ -295,7 +295,7 @@ class Service:
                 raise NotFoundError("no such decision in your scope")
         return identifiers
 
-    async def _of(self, viewer: Viewer, kind: str, reference: str) -> list[str]:
+    async def of_reference(self, viewer: Viewer, kind: str, reference: str) -> list[str]:
         """The decisions of a case or person, by the customer's own reference, under every pepper there was."""
         found: list[str] = []
         for pseudonym in self._context.pseudonyms(viewer.tenant, kind, reference):
@@ -313,6 +313,10 @@ class Service:
     async def tried(self, viewer: Viewer, *, rows: int) -> None:
         """Record that the one user of `answerable try` is about to see `rows` calls; true on return: it is durable."""
         await Look(self._context.record_access, viewer, "try", self._trying()).granted(rows=rows)
+
+    async def count(self, viewer: Viewer, route: str, span: tuple[int, int]) -> int:
+        """How many decisions of a route lie in a period [from, to) of Unix nanoseconds."""
+        return await self._reading.count(viewer.tenant, route, span)
 
     # ---- inside
 
@@ -355,7 +359,7 @@ class Service:
         if found is not None and visible:
             targets.append(f"case:{found.case}" if found.case else targets[0])
             targets += [f"subject:{found.subject}"] if found.subject else []
-        look.stated = self._granted(viewer, right, targets, look.stated)
+        look.stated = self.granted(viewer, right, targets, look.stated)
         if found is None or not visible:
             raise NotFoundError("no such decision in your scope")
         look.about(case=found.case, subject=found.subject, route=found.route)

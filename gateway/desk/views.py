@@ -17,6 +17,7 @@ TITLES: Final = {
     401: "Please sign in",
     403: "Not for your role",
     404: "Not found",
+    409: "Something else is on record",
     428: "Why do you look?",
     503: "Not available right now",
 }
@@ -65,6 +66,8 @@ class Views:
         """The form that asks, once per case, why somebody looks."""
         viewer = caller.viewer
         right = Right.LOOKUP if onward.startswith("/cases/") else Right.REASONS
+        if onward.startswith("/holds"):
+            right = Right.HOLD_ASK
         return self.page(
             request,
             caller,
@@ -100,6 +103,8 @@ class Views:
             items.insert(0, ("/try", "Try"))
         if caller.viewer.may(Right.LIST):
             items.append(("/decisions", "Decisions"))
+        if caller.viewer.may(Right.HOLD_ASK):
+            items.append(("/holds", "Holds"))
         here = request.path
         return [
             {"href": href, "text": text, "current": here == href or (href != "/" and here.startswith(href))}

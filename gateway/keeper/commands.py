@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from config.errors import AnswerableError
 from gateway.desk.roles import time_ns
 from gateway.keeper import counting, health
+from gateway.keeper.arguments import ArgumentError, optional, required
+from gateway.keeper.holding import HoldCommands
 from gateway.keeper.keeper import Keeper
 from gateway.keeper.lifecycle import register
 from gateway.keeper.parts import Parts
@@ -34,21 +36,11 @@ from storage.receiptcheck import Standing
 from storage.trust import TrustPolicy
 
 NEEDS_JOURNAL: Final = frozenset({"bundle", "models-register", "reconcile", "why"})
-NEEDS_LOOPS: Final = frozenset({"settle", "status"})
+NEEDS_LOOPS: Final = frozenset({"approve", "hold-list", "hold-place", "hold-release", "settle", "status"})
 SETTLE_TIMEOUT_S: Final = 600.0
 TELL_EVERY_S: Final = 0.2
 IDS_MAX: Final = 20_000  # of one `count`
 LAST_MAX: Final = 10_000  # of one `models-check`
-
-Value = TypeVar("Value")
-
-
-class ArgumentError(AnswerableError):
-    """An argument is missing or of another kind."""
-
-    code = "arguments_invalid"
-    status = 400
-    advice = "See gateway/keeper/README.md for the commands and their arguments."
 
 
 def unknown(name: str) -> AnswerableError:
@@ -80,6 +72,7 @@ class Commands:
             "status": self.status,
             "verify": self.verify,
             "why": self.why,
+            **HoldCommands(lambda: self._open().desk).table(),
         }
 
     async def status(self, _: Mapping[str, Any]) -> Lines:
@@ -93,7 +86,7 @@ class Commands:
             AnswerableError: it did not happen within `timeout_s` (``settle_timeout``).
         """
         keeper = self._running()
-        timeout_s = float(_optional(arguments, "timeout_s", (int, float)) or SETTLE_TIMEOUT_S)
+        timeout_s = float(optional(arguments, "timeout_s", (int, float)) or SETTLE_TIMEOUT_S)
         deadline_s = time.monotonic() + timeout_s
         decided = await keeper.target()
         visible: Target | None = None
@@ -116,7 +109,7 @@ class Commands:
 
     async def count(self, arguments: Mapping[str, Any]) -> Lines:
         """How many of the given decisions are shipped and explained, by ClickHouse."""
-        ids = _required(arguments, "decisions", list)
+        ids = required(arguments, "decisions", list)
         if len(ids) > IDS_MAX or not all(isinstance(one, str) for one in ids):
             raise ArgumentError(f"`decisions` has at most {IDS_MAX} ids")
         yield {"result": await asyncio.to_thread(counting.of_decisions, self._parts.database, ids), "exit": 0}
@@ -145,7 +138,7 @@ class Commands:
 
     async def verify(self, arguments: Mapping[str, Any]) -> Lines:
         """Recompute everything that was signed; exit 0 sound, 1 broken, 2 cannot tell. `trust`: a trust policy."""
-        policy = _optional(arguments, "trust", (dict,))
+        policy = optional(arguments, "trust", (dict,))
         trust = None if policy is None else TrustPolicy.parse(policy)
         await self._parts.library.look(discover=True)
         told = Told(lambda tell: verify(self._parts, tell, trust))
@@ -158,7 +151,7 @@ class Commands:
 
     async def receipt_check(self, arguments: Mapping[str, Any]) -> Lines:
         """What became of a receipt; exit 0 included, 1 contradicted, 2 pending or unprovable."""
-        text = _required(arguments, "receipt", str)
+        text = required(arguments, "receipt", str)
         await self._parts.library.look(discover=True)
         judged = await asyncio.to_thread(check_receipt, self._parts, text)
         code = {Standing.INCLUDED: 0, Standing.CONTRADICTED: 1}.get(judged.standing, 2)
@@ -166,7 +159,7 @@ class Commands:
 
     async def models_register(self, arguments: Mapping[str, Any]) -> Lines:
         """Register a model, and state it in the ledger."""
-        path = Path(_required(arguments, "file", str))
+        path = Path(required(arguments, "file", str))
         yield {"progress": {"state": "checking artifact and baseline"}}
         registered = await register(path, self._parts.configuration.data, self._writer(), self._parts.models)
         yield {"result": registered, "exit": 0}
@@ -176,8 +169,8 @@ class Commands:
         # imported when needed: it loads xgboost
         from gateway.keeper.checking import check_model  # noqa: PLC0415
 
-        path = Path(_required(arguments, "file", str))
-        last = min(LAST_MAX, _optional(arguments, "last", (int,)) or 200)
+        path = Path(required(arguments, "file", str))
+        last = min(LAST_MAX, optional(arguments, "last", (int,)) or 200)
         told = Told(lambda tell: check_model(self._parts, path, last=last, tell=tell))
         async for line in told.lines():
             yield line
@@ -194,23 +187,23 @@ class Commands:
         """The justification of one decision, by the rights of the token that is shown."""
         keeper = self._open()
         found = await keeper.desk.why(
-            _required(arguments, "token", str),
-            _required(arguments, "decision", str),
-            purpose=_required(arguments, "purpose", str),
-            ticket=_optional(arguments, "ticket", (str,)),
+            required(arguments, "token", str),
+            required(arguments, "decision", str),
+            purpose=required(arguments, "purpose", str),
+            ticket=optional(arguments, "ticket", (str,)),
         )
         yield {"result": found, "exit": 0}
 
     async def bundle(self, arguments: Mapping[str, Any]) -> Lines:
         """Write an evidence bundle to `out`, by the rights of the token that is shown."""
-        out = Path(_required(arguments, "out", str))
+        out = Path(required(arguments, "out", str))
         if not out.is_absolute():
             raise ArgumentError("`out` is an absolute path")
         wanted = await self._open().desk.evidence(
-            _required(arguments, "token", str),
-            _required(arguments, "asked", dict),
-            purpose=_required(arguments, "purpose", str),
-            ticket=_optional(arguments, "ticket", (str,)),
+            required(arguments, "token", str),
+            required(arguments, "asked", dict),
+            purpose=required(arguments, "purpose", str),
+            ticket=optional(arguments, "ticket", (str,)),
         )
         told = Told(lambda tell: self._open().desk.bundle(wanted, out, tell))
         try:
@@ -226,23 +219,23 @@ class Commands:
 
     async def reconcile(self, arguments: Mapping[str, Any]) -> Lines:
         """Hold a list of cases against the decisions on record; exit 0 all agree, 1 something differs."""
-        path, out = Path(_required(arguments, "file", str)), _optional(arguments, "out", (str,))
+        path, out = Path(required(arguments, "file", str)), optional(arguments, "out", (str,))
         books = Books(
             path=path,
-            case=_required(arguments, "case", str),
-            disposition=_optional(arguments, "disposition", (str,)),
-            favourable=frozenset(_optional(arguments, "favourable", (list,)) or ()),
-            adverse=frozenset(_optional(arguments, "adverse", (list,)) or ()),
-            delimiter=_optional(arguments, "delimiter", (str,)) or ",",
+            case=required(arguments, "case", str),
+            disposition=optional(arguments, "disposition", (str,)),
+            favourable=frozenset(optional(arguments, "favourable", (list,)) or ()),
+            adverse=frozenset(optional(arguments, "adverse", (list,)) or ()),
+            delimiter=optional(arguments, "delimiter", (str,)) or ",",
         )
         if len(books.delimiter) != 1:
             raise ArgumentError("`delimiter` is one character")
         tenant, wanted = await self._open().desk.reconciliation(
-            _required(arguments, "token", str),
-            route=_optional(arguments, "route", (str,)),
+            required(arguments, "token", str),
+            route=optional(arguments, "route", (str,)),
             span=_span(arguments),
-            purpose=_required(arguments, "purpose", str),
-            ticket=_optional(arguments, "ticket", (str,)),
+            purpose=required(arguments, "purpose", str),
+            ticket=optional(arguments, "ticket", (str,)),
         )
         run = Reconciliation(
             self._parts.database,
@@ -271,11 +264,11 @@ class Commands:
                 advice="Sign in through your issuer, or set desk.development on a loopback address.",
             )
         path = self._running().desk.invite(
-            subject=_required(arguments, "subject", str),
-            roles=[str(role) for role in _required(arguments, "roles", list)],
-            purpose=_optional(arguments, "purpose", (str,)),
-            ticket=_optional(arguments, "ticket", (str,)),
-            onward=_optional(arguments, "target", (str,)) or "",
+            subject=required(arguments, "subject", str),
+            roles=[str(role) for role in required(arguments, "roles", list)],
+            purpose=optional(arguments, "purpose", (str,)),
+            ticket=optional(arguments, "ticket", (str,)),
+            onward=optional(arguments, "target", (str,)) or "",
         )
         yield {"result": {"path": path}, "exit": 0}
 
@@ -317,25 +310,11 @@ class Commands:
         return keeper
 
 
-def _required(arguments: Mapping[str, Any], name: str, kind: type[Value]) -> Value:
-    value = arguments.get(name)
-    if not isinstance(value, kind):
-        raise ArgumentError(f"`{name}` is missing or not a {kind.__name__}")
-    return value
-
-
-def _optional(arguments: Mapping[str, Any], name: str, kinds: Sequence[type]) -> Any:
-    value = arguments.get(name)
-    if value is not None and (not isinstance(value, tuple(kinds)) or isinstance(value, bool)):
-        raise ArgumentError(f"`{name}` is not a {kinds[0].__name__}")
-    return value
-
-
 def _span(arguments: Mapping[str, Any]) -> tuple[int, int]:
     """`from` and `to` as Unix nanoseconds; what is not said is open."""
     bounds = [EVER.low, EVER.high]
     for at, name in enumerate(("from", "to")):
-        text = _optional(arguments, name, (str,))
+        text = optional(arguments, name, (str,))
         if text is None:
             continue
         moment = time_ns(text)

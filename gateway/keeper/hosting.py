@@ -16,6 +16,7 @@ from gateway import development
 from gateway.desk.app import Desk, create
 from gateway.desk.context import Access, Context, Job, Proof
 from gateway.keeper.opening import by_part, opened
+from gateway.keeper.statements import Statements
 from gateway.keeper.writing import Content, Writer
 from storage import durable, logproofs, proofs, queries
 from storage.bundles import Bundler, Made, Tell, Wanted
@@ -40,6 +41,7 @@ class Host:
 
     def desk(self) -> Desk:
         """A desk over these parts, not listening yet."""
+        statements = Statements(self.database, self.keyring, self.writer)
         settings = self.configuration.settings
         issuers = settings.desk.issuers
         if settings.desk.development:
@@ -53,6 +55,8 @@ class Host:
                 configuration=self.configuration,
                 database=self.database,
                 record_access=self.record_access,
+                state=statements.write,
+                statements=statements.read,
                 open_parts=self.open_parts,
                 prove=self.prove,
                 bundle=self.bundle,

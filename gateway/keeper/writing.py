@@ -30,6 +30,11 @@ class Writer:
         return self._journal.origin
 
     @property
+    def found(self) -> int:
+        """How many entries the own ledger held before this process wrote its first."""
+        return self._journal.found
+
+    @property
     def is_pressed(self) -> bool:
         """Whether the disk is so full that nothing should be written which can be made again later."""
         return self._journal.pressure >= Level.SHED

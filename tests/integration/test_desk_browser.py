@@ -105,6 +105,26 @@ async def test_both_views_are_readable_light_and_dark_wide_and_narrow(bank, desk
         assert await tab.run("document.documentElement.scrollWidth") <= 320, name
 
 
+async def test_a_hold_is_placed_in_the_console_and_its_page_is_readable(bank, desk, tab):
+    await enter(tab, desk, "compliance", purpose="legal", onward="/holds")
+    await tab.run("document.querySelector('#held-reference').value = 'A-1'")
+    await tab.run("document.querySelector('#held-basis').value = 'litigation'")
+    await tab.run("document.querySelector('#held-reason').value = 'The customer has sued.'")
+    await tab.click("form[action='/holds'] button")
+    assert await tab.run("location.pathname") == "/holds"
+    assert "in force" in await tab.run("document.querySelector('table').textContent")
+    await tab.run("document.querySelector('table input[name=reason]').value = 'Settled.'")
+    await tab.click("table form button")
+    assert await tab.run("document.querySelector('.request h3').textContent.startsWith('Release a hold')")
+    for theme in ("light", "dark"):
+        await tab.look(width=1280, theme=theme)
+        assert await tab.run(CONTRAST) == [], theme
+        assert await tab.run(SMALL_TARGETS) == []
+    await tab.look(width=320)
+    assert await tab.run("document.documentElement.scrollWidth") <= 320
+    assert tab.problems == []
+
+
 async def test_hostile_values_run_nothing_in_a_real_browser(bank, desk, tab):
     path = f"/decisions/{bank.id('evil')}"
     await enter(tab, desk, "compliance", purpose="audit", onward=path)

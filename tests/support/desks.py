@@ -22,6 +22,7 @@ from config.load import Configuration, from_tree
 from gateway.desk.app import Desk, create
 from gateway.desk.context import Context, Job, Proof
 from gateway.keeper.hosting import Host, proof_of
+from gateway.keeper.statements import Statements
 from gateway.keeper.writing import Writer
 from storage.clickhouse import Database
 from storage.durable import KERNEL, Syscalls
@@ -504,6 +505,8 @@ async def running(
         problems=lambda: problems,
     )
 
+    statements = Statements(records.database, records.keyring, host.writer, patience_s=0.2)
+
     async def prove(origin: str, seq: int) -> Proof | None:
         return await asyncio.to_thread(_proof, records, origin, seq)
 
@@ -513,6 +516,8 @@ async def running(
         configuration=loaded,
         database=records.database,
         record_access=host.record_access,
+        state=statements.write,
+        statements=statements.read,
         open_parts=host.open_parts,
         prove=prove,
         bundle=host.bundle,
