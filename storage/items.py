@@ -87,3 +87,12 @@ class Heartbeat:
 
     def __init__(self, *, closes: bool = False) -> None:
         self.closes = closes
+
+
+class Roll:
+    """Asks the writer to close the segment that begins at ``first_seq``; nothing where it writes another by then."""
+
+    __slots__ = ("first_seq",)
+
+    def __init__(self, first_seq: int) -> None:
+        self.first_seq = first_seq

@@ -21,6 +21,7 @@ from storage.entries import Draft, Line, document
 from storage.errors import EntryTooLarge, JournalFull, JournalStopped, StorageError
 from storage.frames import PAYLOAD_BYTES_MAX
 from storage.ids import Ids, RandomPool
+from storage.items import Roll
 from storage.keys import JournalKeys
 from storage.losses import RUNNING as WHILE_RUNNING
 from storage.losses import SHED, Losses
@@ -408,6 +409,14 @@ class Journal:
         """State the counters in entries, now and again after ``heartbeat_s``."""
         self._writer.put(Heartbeat())
         self._after(self._limits.heartbeat_s, "heartbeat", self.heartbeat)
+
+    def roll(self, first_seq: int) -> None:
+        """Close the segment that begins at ``first_seq`` and go on in a new one, behind what was appended before.
+
+        Nothing happens where another one is being written by then, or where there is no room for a new one.
+        """
+        if self._stopped is None:
+            self._writer.put(Roll(first_seq))
 
     async def close(self) -> None:
         """Write what waits, state the counters, write CLOSE, give reserved space back, let the lock go."""

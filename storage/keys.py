@@ -20,7 +20,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import orjson
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -113,6 +113,14 @@ class Keyring:
     def control(self) -> Ed25519PrivateKey:
         """Signs control.json; the keeper's alone."""
         return self._signing_key("control")
+
+    @cached_property
+    def control_public(self) -> bytes:
+        """32 bytes: who signs control.json."""
+        key = load_pem_public_key(_read(self._directory / "control.pub"))
+        if not isinstance(key, Ed25519PublicKey):
+            raise _not_a_key("control.pub", "Ed25519")
+        return key.public_bytes_raw()
 
     def part_key(self, header: bytes | SegmentHeader, wrapped: WrappedKey, *, origin: str | None = None) -> bytes:
         """The key of a part: ``header`` is of the segment that ``wrapped`` names; raises Unverifiable.

@@ -58,9 +58,9 @@ class SegmentFile:
         """Whether batches can be written."""
         return self._fd >= 0
 
-    def begin(self, frontier: Frontier) -> None:
-        """Open a new segment behind the tree ``frontier``; raises JournalFull, OSError."""
-        spare = self._space.take(self._limits.space_wait_s)
+    def begin(self, frontier: Frontier, *, wait_s: float | None = None) -> None:
+        """Open a new segment behind the tree ``frontier``; raises JournalFull (by default after a while), OSError."""
+        spare = self._space.take(self._limits.space_wait_s if wait_s is None else wait_s)
         first_seq, salt = frontier.size, os.urandom(SALT_BYTES)
         segment_key = os.urandom(32)
         info = seal.segment_key_info(self._origin, first_seq, salt)
@@ -81,10 +81,10 @@ class SegmentFile:
         self.header, self.salted, self.offset = header, salt_crc(salt), HEADER_BYTES
         self._wrap, self._wraps = AESGCM(segment_key).encrypt, 0
 
-    def roll(self, frontier: Frontier) -> None:
+    def roll(self, frontier: Frontier, *, wait_s: float | None = None) -> None:
         """Go on in a new segment and cut the last one to its end; raises JournalFull (all is as before), OSError."""
         fd, end, header = self._fd, self.offset, self.header
-        self.begin(frontier)
+        self.begin(frontier, wait_s=wait_s)
         os.close(fd)
         durable.cut(self._directory / segment_name(header.first_seq), end, self._calls)
 

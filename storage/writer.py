@@ -27,7 +27,7 @@ from storage.entries import SYSTEM_TENANT, Draft, Line, closes_call, document, f
 from storage.errors import EntryTooLarge, JournalFull, JournalStopped
 from storage.frames import encode_frame
 from storage.ids import Ids, id_bytes
-from storage.items import Heartbeat, Item, JournalLimits, PartKey
+from storage.items import Heartbeat, Item, JournalLimits, PartKey, Roll
 from storage.merkle import Frontier
 from storage.segment import COMMIT_BYTES, HEADER_BYTES, Counters
 from storage.segmentfile import SegmentFile
@@ -79,7 +79,7 @@ class Writer:
         self._file, self._state = file, state
         self._deliver, self._failed = deliver, failed
         self._ids = Ids(clock_ns, os.urandom)
-        self._backlog: deque[Item | Heartbeat] = deque()
+        self._backlog: deque[Item | Heartbeat | Roll] = deque()
         self._placed: list[Item] = []  # in the batch that is being written
         self._begun: dict[str, int] = {}  # decision → segment of its begin entry
         self._busy = False  # the thread has work …
@@ -111,7 +111,7 @@ class Writer:
         """From here on ``put`` may be called."""
         self._writing.start()
 
-    def put(self, item: Item | Heartbeat) -> None:
+    def put(self, item: Item | Heartbeat | Roll) -> None:
         """Have it written; on the loop."""
         if self._ended:
             return
@@ -188,6 +188,15 @@ class Writer:
             return partial(self._refuse, full)
         return self._rolled
 
+    def _roll_as_asked(self) -> Callback:
+        """The same where nothing needs the room: if there is none now, all goes on in the segment as it is."""
+        self._unsynced.settle()
+        try:
+            self._file.roll(self._state.frontier, wait_s=0.0)
+        except JournalFull:
+            return self._not_rolled
+        return self._rolled
+
     # --- on the loop ----------------------------------------------------------------------------------------
 
     def _stored(self, placed: list[Item], committed: Committed, size_bytes: int, sync_ns: int | None) -> None:
@@ -205,13 +214,17 @@ class Writer:
         self._backlog.extendleft(reversed(self._heartbeats(closes=False)))
         self._go()
 
+    def _not_rolled(self) -> None:
+        self._busy = False
+        self._go()
+
     def _refuse(self, full: JournalFull) -> None:
         self._busy = False
         refused = []
         for item in self._backlog:
             if isinstance(item, Heartbeat):
                 self._ended |= item.closes
-            else:
+            elif isinstance(item, Item):
                 self._ended |= _says_close(item)
                 item.error = full
                 refused.append(item)
@@ -273,6 +286,13 @@ class Writer:
                 backlog.popleft()
                 backlog.extendleft(reversed(self._heartbeats(closes=item.closes)))
                 continue
+            if isinstance(item, Roll):
+                if done:
+                    break  # what came before it is written first
+                backlog.popleft()
+                if item.first_seq == file.header.first_seq:
+                    return self._roll_as_asked
+                continue
             try:
                 is_full = not self._place(item, batch)
             except (EntryTooLarge, TypeError) as error:  # TypeError: orjson met a string that is no Unicode
@@ -289,7 +309,7 @@ class Writer:
             self._placed = []
             self._deliver(done, None)
             return None
-        return self._roll
+        return self._roll if backlog else None
 
     def _is_enough(self, batch: BatchWriter) -> bool:
         return batch.count >= self._limits.batch_records_max or batch.size_bytes >= self._limits.batch_bytes_max

@@ -53,6 +53,7 @@ app.command("approve")(holds.approve)
 app.add_typer(receipts.app, name="receipt")
 app.command("migrate")(evidence.migrate)
 app.command("rebuild")(evidence.rebuild)
+app.command("roll")(evidence.roll)
 app.command("doctor")(evidence.doctor)
 app.add_typer(settings.app, name="config")
 

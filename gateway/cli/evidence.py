@@ -233,6 +233,20 @@ def _print_sql(loaded: Configuration) -> None:
         typer.echo(f"--   {account}: ALTER USER `{user}` IDENTIFIED WITH sha256_password BY '…' HOST …;")
 
 
+def roll(config: ConfigOption = None, data: DataOption = None) -> None:
+    """Close the journal segments that are being written, so that they go once shipped; exit 1 if one stays open."""
+    answer = ask(configuration(config, data), "roll", {})
+    told = {
+        "closed": "closed",
+        "before": "was closed before",
+        "open": "STILL OPEN: nobody writes it, or no room",
+    }
+    for state, says in told.items():
+        for origin in answer["result"][state]:
+            typer.echo(f"{origin}: {says}")
+    raise typer.Exit(answer["exit"])
+
+
 def rebuild(config: ConfigOption = None, data: DataOption = None) -> None:
     """Drop the typed tables and build them again from entries alone."""
     result = ask(configuration(config, data), "rebuild", {})["result"]

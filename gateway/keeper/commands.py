@@ -23,6 +23,7 @@ from gateway.keeper.lifecycle import register
 from gateway.keeper.parts import Parts
 from gateway.keeper.receiptcheck import check_receipt
 from gateway.keeper.reconciling import Books, Reconciled, Reconciliation
+from gateway.keeper.rolling import roll_all
 from gateway.keeper.settling import Target
 from gateway.keeper.socket import Command, Lines
 from gateway.keeper.threads import Tell, Told
@@ -36,7 +37,7 @@ from storage.receiptcheck import Standing
 from storage.trust import TrustPolicy
 
 NEEDS_JOURNAL: Final = frozenset({"bundle", "models-register", "reconcile", "why"})
-NEEDS_LOOPS: Final = frozenset({"approve", "hold-list", "hold-place", "hold-release", "settle", "status"})
+NEEDS_LOOPS: Final = frozenset({"approve", "hold-list", "hold-place", "hold-release", "roll", "settle", "status"})
 SETTLE_TIMEOUT_S: Final = 600.0
 TELL_EVERY_S: Final = 0.2
 IDS_MAX: Final = 20_000  # of one `count`
@@ -67,6 +68,7 @@ class Commands:
             "rebuild": self.rebuild,
             "receipt-check": self.receipt_check,
             "reconcile": self.reconcile,
+            "roll": self.roll,
             "settle": self.settle,
             "signin-code": self.signin_code,
             "status": self.status,
@@ -135,6 +137,12 @@ class Commands:
         yield {"progress": {"state": "emptying the typed tables"}}
         rows = await self._parts.shipping.alone(lambda projector: projector.rebuild(now_ns=time.time_ns()))
         yield {"result": {"rows": rows}, "exit": 0}
+
+    async def roll(self, _: Mapping[str, Any]) -> Lines:
+        """Close the segments that are being written; exit 1 if one was not within 15 s."""
+        keeper = self._running()
+        rolled = await roll_all(self._parts.library, keeper.upkeep, keeper.writer)
+        yield {"result": rolled.as_json(), "exit": int(bool(rolled.open))}
 
     async def verify(self, arguments: Mapping[str, Any]) -> Lines:
         """Recompute everything that was signed; exit 0 sound, 1 broken, 2 cannot tell. `trust`: a trust policy."""

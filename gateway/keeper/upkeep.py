@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
-from gateway.keeper import control, metrics
+from gateway import control
+from gateway.keeper import metrics
 from gateway.keeper.feed import Feeds
 from gateway.keeper.figures import Figures
 from gateway.keeper.parts import SHARD, Parts
@@ -41,8 +42,9 @@ class Upkeep:
         self._writer = writer
         self._recollection = recollection
         self._feeds = feeds
-        self._control = parts.configuration.data / "control.json"
+        self._control = parts.configuration.data / control.FILE
         self._incidents: set[tuple[Path, str]] = set()
+        self._roll: dict[str, int] = {}  # segments that are to be closed, until they are
         self._published_s = self._saved_s = float("-inf")
 
     async def run(self) -> None:
@@ -67,6 +69,11 @@ class Upkeep:
             await self.save()
             await asyncio.to_thread(self._release)
 
+    def roll(self, segments: Mapping[str, int]) -> None:
+        """Have these segments (origin → first sequence number) closed; `control.json` says so within a second."""
+        self._roll |= segments
+        self._published_s = float("-inf")
+
     async def save(self) -> None:
         """Save the progress; durable on return."""
         kept = {
@@ -78,12 +85,17 @@ class Upkeep:
 
     def _publish(self) -> None:
         configuration = self._parts.configuration
+        writing = {shelf.origin: shelf.mark.slot.segment for shelf in self._parts.library.shelves}
+        for origin, first_seq in list(self._roll.items()):
+            if writing.get(origin) != first_seq:
+                del self._roll[origin]
         content = control.render(
             deployment=configuration.settings.deployment,
             seq=control.next_seq(self._control, int(time.time())),
             ts_ns=time.time_ns(),
             config=configuration.digest,
             sign=self._parts.keyring.control.sign,
+            roll=self._roll,
         )
         replace_file(self._control, content)
 

@@ -39,6 +39,10 @@ class Writer:
         """Whether the disk is so full that nothing should be written which can be made again later."""
         return self._journal.pressure >= Level.SHED
 
+    def roll(self, first_seq: int) -> None:
+        """Close the own segment of that first sequence number, if it is still the one that is written."""
+        self._journal.roll(first_seq)
+
     def draft(
         self,
         kind: str,

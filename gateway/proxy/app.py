@@ -26,6 +26,7 @@ from gateway.lines import LineWriter
 from gateway.proxy import modes
 from gateway.proxy.callers import Applications
 from gateway.proxy.claims import Claims
+from gateway.proxy.controlled import Controlled
 from gateway.proxy.counts import Counts
 from gateway.proxy.exchangelog import ExchangeLog
 from gateway.proxy.front import Front
@@ -138,6 +139,13 @@ class Worker:
         gateway = settings.gateway
         self._recorder = Recorder(self.journal, keyring, config=configuration.digest, kinds=modes.KINDS)
         self._claims = Claims(data, self._shard, self._budget)
+        self._controlled = Controlled(
+            data,
+            deployment=settings.deployment,
+            public=lambda: keyring.control_public,
+            origin=self.journal.origin,
+            roll=self.journal.roll,
+        )
         self._watch = Watch(
             data,
             journal=self.journal,
@@ -310,6 +318,7 @@ class Worker:
         while True:
             await asyncio.sleep(LOOK_S)
             await self._known.refresh()
+            self._controlled.take(await asyncio.to_thread(self._controlled.read))
             self._claims.tick(loop.time())
             await asyncio.to_thread(self._models.look)
             if self._listener is not None:

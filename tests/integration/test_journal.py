@@ -14,7 +14,7 @@ from storage import receipts, watermark
 from storage.entries import Part
 from storage.errors import EntryTooLarge, JournalFull, JournalHeld, JournalStopped
 from storage.frames import PAYLOAD_BYTES_MAX
-from storage.journal import Journal
+from storage.journal import Appended, Journal
 from storage.keys import JournalKeys, Keyring
 from storage.reading import Position, SegmentTail, read_header, shards
 from storage.seal import open_part
@@ -279,7 +279,7 @@ async def test_a_full_disk_refuses_calls_before_the_model_is_asked_and_not_those
     is_full = False
     disk = Failing("fallocate", lambda *_: errno.ENOSPC if is_full else None)
     journal = await open_journal(directory, keys, syscalls=disk)
-    await until(lambda: journal.disk_share < 0.6)  # the one segment ahead is reserved, no other will be
+    await reserved(journal)  # the one segment ahead; no other will be
     is_full = True
     admitted, full = 0, None
     while full is None:
@@ -307,7 +307,7 @@ async def test_what_finds_no_room_after_the_call_is_refused_after_a_wait_and_cou
     is_full = False
     disk = Failing("fallocate", lambda *_: errno.ENOSPC if is_full else None)
     journal = await open_journal(directory, keys, syscalls=disk)
-    await until(lambda: journal.disk_share < 0.6)  # the one segment ahead is reserved, no other will be
+    await reserved(journal)  # the one segment ahead; no other will be
     is_full = True
     journal.admit("acme", "credit")
     key = journal.new_key()
@@ -520,3 +520,92 @@ async def test_the_journals_of_a_host_are_found(directory: Path, keys: JournalKe
     await (await open_journal(directory.parent / "keeper", keys)).close()
     assert shards(tmp_path) == [directory, directory.parent / "keeper"]
     assert shards(tmp_path / "nowhere") == []
+
+
+async def test_a_segment_is_closed_when_asked_behind_what_was_appended_before(
+    directory: Path, keys: JournalKeys
+) -> None:
+    journal = await open_journal(directory, keys)
+    await reserved(journal)
+    waiting = asyncio.gather(*(call(journal) for _ in range(20)))
+    await asyncio.sleep(0)
+    journal.roll(0)
+    journal.roll(0)  # asked twice: closed once
+    await waiting
+    after = await call(journal)
+    assert len(list(directory.glob("*.jrn"))) == 2
+    first = max(int(path.stem) for path in directory.glob("*.jrn"))
+    assert max(done.seq for done in await waiting) < first <= after.seq
+    journal.roll(0)  # which is no longer written
+    journal.roll(first + 1_000)
+    await call(journal)
+    await journal.close()
+    assert len(list(directory.glob("*.jrn"))) == 2
+    check_whole(directory, [*(await waiting), after])
+
+
+async def test_segments_are_closed_under_load_and_nothing_is_lost_or_out_of_order(
+    directory: Path, keys: JournalKeys
+) -> None:
+    journal = await open_journal(directory, keys)
+
+    async def work() -> list[Appended]:
+        return [await call(journal) for _ in range(40)]
+
+    async def roll() -> None:
+        for _ in range(15):
+            await reserved(journal)
+            journal.roll(written(directory))
+            await asyncio.sleep(0.01)
+
+    rolling = asyncio.create_task(roll())
+    done = await asyncio.gather(*(work() for _ in range(8)))
+    await rolling
+    await journal.close()
+    assert len(list(directory.glob("*.jrn"))) > 5
+    check_whole(directory, [one for each in done for one in each])
+
+
+async def test_an_idle_journal_closes_its_segment_too(directory: Path, keys: JournalKeys) -> None:
+    journal = await open_journal(directory, keys)
+    await reserved(journal)
+    done = await call(journal)
+    journal.roll(0)
+    await until(lambda: written(directory) == done.seq + 1)
+    await journal.close()
+    journal.roll(done.seq + 1)  # nothing, and nobody waits
+    check_whole(directory, [done])
+
+
+async def test_where_there_is_no_room_for_another_segment_it_goes_on_in_the_one_it_has(
+    directory: Path, keys: JournalKeys
+) -> None:
+    is_full = False
+    disk = Failing("fallocate", lambda *_: errno.ENOSPC if is_full else None)
+    journal = await open_journal(directory, keys, syscalls=disk)
+    await reserved(journal)
+    done = [await call(journal)]
+    is_full = True
+    journal.roll(0)  # takes the spare one …
+    done.append(await call(journal))
+    first = written(directory)
+    assert first > 0
+    began_s = time.monotonic()
+    journal.roll(first)  # … and now there is none, which nobody waits for
+    done += [await call(journal) for _ in range(3)]
+    assert time.monotonic() - began_s < SMALL.space_wait_s
+    assert written(directory) == first
+    await journal.close()
+    check_whole(directory, done)
+
+
+async def reserved(journal: Journal) -> None:
+    """Wait until there is room for the segment after the one that is being written."""
+    await until(lambda: journal._space.is_ready)
+
+
+def written(directory: Path) -> int:
+    """The first sequence number of the segment that is being written."""
+    mark = watermark.read(directory / watermark.NAME)
+    assert mark is not None
+    return mark.slot.segment

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.route import Route
-from gateway.keeper import control, health, policy, sheets
+from gateway import control
+from gateway.keeper import health, policy, sheets
 from gateway.keeper.progress import Progress
 
 ORIGIN = "bank/gateway-0/1"
@@ -204,3 +205,33 @@ def test_doctor_judges_the_disk_by_the_levels_at_which_workers_act(free_gib: flo
     found = health.disk(Path("/data"), free_bytes=int(free_gib * 2**30), total_bytes=1000 * 2**30)
     assert found.state == state
     assert says in found.detail
+
+
+def test_the_control_file_says_what_to_close_and_only_its_signer_is_believed() -> None:
+    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes_raw()
+    roll = {"bank/gateway-1/1": 7, "bank/gateway-0/3": 0}
+    written = control.render(deployment="bank", seq=9, ts_ns=5, config="ab", sign=key.sign, roll=roll)
+    found = control.parse(written, deployment="bank", public=public)
+    assert found == control.Control(seq=9, ts_ns=5, config="ab", roll=roll)
+    for raw, deployment in (
+        (written, "shop"),
+        (written.replace(b'"seq":9', b'"seq":8'), "bank"),
+        (control.render(deployment="bank", seq=9, ts_ns=5, config="ab", sign=other.sign, roll=roll), "bank"),
+        (written.partition(b"\n")[0] + b"\n", "bank"),
+        (written[:-20], "bank"),
+        (b"", "bank"),
+        (b"\xff\n\xff\n", "bank"),
+    ):
+        with pytest.raises(control.ControlError):
+            control.parse(raw, deployment=deployment, public=public)
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}", b"[]", b"1", b'{"v":1}', b"{", b'{"v":1,"seq":1,"ts_ns":"x","config":"","roll":[]}']
+)
+def test_a_signed_control_file_of_another_form_is_refused(line: bytes) -> None:
+    key = Ed25519PrivateKey.generate()
+    raw = line + b"\n" + base64.b64encode(key.sign(line)) + b"\n"
+    with pytest.raises(control.ControlError, match="not of this form"):
+        control.parse(raw, deployment="bank", public=key.public_key().public_bytes_raw())
