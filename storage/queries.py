@@ -70,7 +70,7 @@ __all__ = [
 PAGE_ROWS_MAX: Final = 500
 ROUNDS_MAX: Final = 4  # of reading candidates for one page, each of at most 501 rows
 CONTENT: Final = Caps(rows_max=20_000, memory_bytes_max=512 << 20, time_s_max=30)  # sealed parts of one entry
-STATEMENTS: Final = Caps(rows_max=20_000, memory_bytes_max=512 << 20, time_s_max=15)
+STATEMENTS_MAX: Final = 100_000  # about 1 KiB each
 _DAY_NS: Final = 86_400_000_000_000
 # An entry is written after its id was chosen, at the latest when its stream ends; clocks may have jumped between.
 _BEFORE_NS, _AFTER_NS = _DAY_NS, 7 * _DAY_NS
@@ -272,16 +272,21 @@ def latest_entries(
 
 
 def statements(database: Database, tenant: str, kinds: Sequence[str]) -> list[EntryRow]:
-    """Every entry of these kinds, oldest first; meant for kinds that people write by hand.
+    """Every entry of these kinds, oldest first, read page by page; meant for kinds that people write by hand.
 
     Raises:
-        QueryError: there are more than `STATEMENTS.rows_max`.
+        QueryError: there are more than `STATEMENTS_MAX`.
     """
-    parameters = {"tenant": tenant, "kinds": list(kinds), "limit": STATEMENTS.rows_max + 1}
-    found = _ask(database, "statements", parameters, caps=replace(STATEMENTS, rows_max=STATEMENTS.rows_max + 1))
-    if len(found) > STATEMENTS.rows_max:
-        raise QueryError(f"more than {STATEMENTS.rows_max:,} entries of {', '.join(kinds)} for one tenant")
-    return [_made(EntryRow, row) for row in found]
+    found: list[EntryRow] = []
+    while len(found) <= STATEMENTS_MAX:
+        after = {"ts": -1, "origin": "", "seq": 0}
+        if found:
+            after = {"ts": found[-1].ts_ns, "origin": found[-1].origin, "seq": found[-1].seq}
+        rows = _ask(database, "statements", {"tenant": tenant, "kinds": list(kinds), "limit": PAGE.rows_max, **after})
+        found += (_made(EntryRow, row) for row in rows)
+        if len(rows) < PAGE.rows_max:
+            return found
+    raise QueryError(f"more than {STATEMENTS_MAX:,} entries of {', '.join(kinds)} for one tenant")
 
 
 def shipped(database: Database, origin: str) -> int:

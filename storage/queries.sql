@@ -136,6 +136,7 @@ LIMIT {limit:UInt32}
 SELECT origin, seq, id, kind, ts, entry, leaf
 FROM entries
 WHERE kind IN {kinds:Array(String)} AND tenant = {tenant:String}
+  AND (toUnixTimestamp64Nano(ts), origin, seq) > ({ts:Int64}, {origin:String}, {seq:UInt64})
 ORDER BY ts, origin, seq
 LIMIT {limit:UInt32}
 

@@ -33,6 +33,8 @@ from gateway.desk.service import Service
 from gateway.desk.sessions import Grant
 from storage.queries import EntryRow
 
+WAITING_MAX = 50  # of one person: each has a reason that somebody must read
+LISTED_MAX = 500
 TARGET = "holds"  # what a purpose is stated for
 
 
@@ -55,6 +57,7 @@ class Governing:
         async with look, self._turn:
             grant = self._granted(viewer, Right.HOLD_ASK, look)
             rows = await self._rows(viewer)
+            _refuse_many(self._standing(rows), viewer)
             scope, covered = await self._scope(viewer, asked.scope)
             await look.granted(rows=covered)
             is_alone = viewer.may(Right.HOLD)
@@ -89,6 +92,7 @@ class Governing:
             rows = await self._rows(viewer)
             now = self._standing(rows)
             found = _found(now.holds.get(hold))
+            _refuse_many(now, viewer)
             if found.state != "in_force":
                 raise ConflictError(f"this hold is not in force: {found.state}")
             if now.release_of(hold) is not None:
@@ -153,15 +157,20 @@ class Governing:
         return approval_document(now.approvals[request], viewer)
 
     async def holds(self, viewer: Viewer, *, stated: Grant | None) -> dict[str, Any]:
-        """All holds, newest first: those that the viewer asked for, or everybody's where the role may place them."""
+        """The newest holds: those that the viewer asked for, or everybody's where the role may place them."""
         look = self._look(viewer, "holds", stated)
         async with look:
             self._granted(viewer, Right.HOLD_ASK, look)
             now = self._standing(await self._rows(viewer))
             seen = [one for one in now.holds.values() if viewer.may(Right.HOLD) or one.by == viewer.actor]
-            await look.granted(rows=len(seen))
-        documents = [hold_document(one, now) for one in reversed(seen)]
-        return {"holds": documents, "links": {"self": "/v1/holds", "page": "/holds"}}
+            shown = [*reversed(seen)][:LISTED_MAX]
+            await look.granted(rows=len(shown))
+        documents = [hold_document(one, now) for one in shown]
+        return {
+            "holds": documents,
+            "complete": len(shown) == len(seen),
+            "links": {"self": "/v1/holds", "page": "/holds"},
+        }
 
     async def hold(self, viewer: Viewer, identifier: str, *, stated: Grant | None) -> dict[str, Any]:
         """One hold with the reason that was given for it; null where its key is gone or it is not shipped yet."""
@@ -184,17 +193,21 @@ class Governing:
             now = self._standing(await self._rows(viewer))
             waiting = [one for one in now.approvals.values() if one.state == "waiting"]
             seen = [one for one in waiting if viewer.may(Right.APPROVE) or one.by == viewer.actor]
-            await look.granted(rows=len(seen))
+            shown = [one for one in seen if one.object in now.holds][:LISTED_MAX]
+            await look.granted(rows=len(shown))
         documents = [
             {
                 **approval_document(one, viewer),
                 "reason": await self._reason(one),
                 "hold": hold_document(now.holds[one.object], now),
             }
-            for one in seen
-            if one.object in now.holds
+            for one in shown
         ]
-        return {"approvals": documents, "links": {"self": "/v1/approvals", "page": "/holds"}}
+        return {
+            "approvals": documents,
+            "complete": len(shown) == len(seen),
+            "links": {"self": "/v1/approvals", "page": "/holds"},
+        }
 
     # ---- inside
 
@@ -239,6 +252,16 @@ class Governing:
 
     def _said(self, viewer: Viewer, grant: Grant) -> dict[str, Any]:
         return {"role": ",".join(sorted(role.value for role in viewer.roles)), "purpose": grant.purpose}
+
+
+def _refuse_many(now: Standing, viewer: Viewer) -> None:
+    """Return unless too many requests of the viewer's wait already."""
+    waiting = sum(one.state == "waiting" and one.by == viewer.actor for one in now.approvals.values())
+    if waiting >= WAITING_MAX:
+        raise ConflictError(
+            f"{waiting} requests of yours wait for a second person already",
+            advice="Have some of them answered, or withdraw them.",
+        )
 
 
 def _texts(why: str, grant: Grant) -> dict[str, str]:

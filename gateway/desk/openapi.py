@@ -146,7 +146,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
             links={"type": "object"},
         ),
     },
-    "Holds": _object(holds=_list(_ref("Hold")), links={"type": "object"}),
+    "Holds": _object(holds=_list(_ref("Hold")), complete={"type": "boolean"}, links={"type": "object"}),
     "Approval": _object(
         id=_UUID,
         action={"enum": list(Action)},
@@ -159,7 +159,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
         decided_at=_MAYBE,
         links={"type": "object"},
     ),
-    "Approvals": _object(approvals=_list(_ref("Approval")), links={"type": "object"}),
+    "Approvals": _object(approvals=_list(_ref("Approval")), complete={"type": "boolean"}, links={"type": "object"}),
     "Health": _object(status=_TEXT),
 }
 

@@ -41,7 +41,7 @@ async def writing(gateway: Gateway, decided: list[str], streams: list[str], stop
     decided.extend([orjson.loads((await one.end()).entry)["id"] for one in open_streams])
 
 
-@pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=[pytest.mark.chaos, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=[pytest.mark.chaos, pytest.mark.timeout(3600)])])
 async def test_a_keeper_killed_at_random_points_ships_extracts_and_explains_everything_once(
     tmp_path: Path, loans: Loans, rounds: int
 ) -> None:

@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from gateway import development
+from gateway.desk import governing
 from gateway.desk.openapi import DOCUMENT
 from storage.keys import Keyring
 from tests.support.database import fresh_profile, opened
@@ -46,6 +47,17 @@ def bank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with opened(fresh_profile("chdb", request)) as database:
         records = Records(data=data, database=database, keyring=Keyring.open(data, create=True))
         asyncio.run(write_bank(records))
+        yield records
+
+
+@pytest.fixture
+async def own_bank(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Records]:
+    """One for a test that ships what it stated: the other tests share theirs."""
+    with opened(fresh_profile("chdb", request)) as database:
+        records = Records(
+            data=tmp_path / "bank", database=database, keyring=Keyring.open(tmp_path / "bank", create=True)
+        )
+        await write_bank(records)
         yield records
 
 
@@ -193,6 +205,20 @@ async def test_what_holds_nothing_is_refused_and_so_is_another_tenants(bank: Rec
         assert (await answer.json())["holds"] == []
 
 
+async def test_one_person_cannot_flood_the_others_with_requests(desk: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(governing, "WAITING_MAX", 3)
+    monkeypatch.setattr(governing, "LISTED_MAX", 2)
+    asked = [await call(desk, "POST", "/v1/holds", HELD, role="support", status=202) for _ in range(3)]
+    told = await call(desk, "POST", "/v1/holds", HELD, role="support", status=409)
+    assert "3 requests of yours wait" in told["error"]["message"]
+    await call(desk, "POST", "/v1/holds", HELD, by="sid", role="support", status=202)
+    listed = await call(desk, "GET", "/v1/approvals", status=200)
+    assert ([one["id"] for one in listed["approvals"]], listed["complete"]) == ([one["id"] for one in asked[:2]], False)
+    newest = await call(desk, "GET", "/v1/holds", status=200)
+    assert (len(newest["holds"]), newest["complete"]) == (2, False)
+    assert newest["holds"][0]["by"].endswith("|sid")
+
+
 async def test_two_answers_at_once_count_as_one(desk: Running) -> None:
     asked = await call(desk, "POST", "/v1/holds", HELD, role="support", status=202)
 
@@ -231,15 +257,15 @@ async def test_bad_requests_are_refused_and_state_nothing(
     assert written(desk, "hold", "approval") == []
 
 
-async def test_the_ledger_is_the_only_state(bank: Records, tmp_path: Path) -> None:
+async def test_the_ledger_is_the_only_state(own_bank: Records, tmp_path: Path) -> None:
     """A desk that starts again knows what is shipped, and refuses to answer while it cannot know all."""
-    async with running(bank, tmp_path) as desk:
+    async with running(own_bank, tmp_path) as desk:
         kept = await call(desk, "POST", "/v1/holds", HELD, status=201)
         asked = await call(desk, "POST", "/v1/holds", HELD, role="support", status=202)
-    async with running(bank, tmp_path) as desk:
+    async with running(own_bank, tmp_path) as desk:
         told = await call(desk, "POST", f"/v1/approvals/{asked['id']}", {**WHY, "verdict": "approve"}, status=503)
         assert "not in the database yet" in told["error"]["message"]
-        await asyncio.to_thread(ship_desk, bank, desk.journal)
+        await asyncio.to_thread(ship_desk, own_bank, desk.journal)
         listed = await call(desk, "GET", "/v1/holds", status=200)
         states = {one["id"]: one["state"] for one in listed["holds"]}
         assert (states[kept["id"]], states[asked["id"]]) == ("in_force", "requested")

@@ -1,6 +1,7 @@
 """The questions of the desk: by id, by case, by filter, page after page."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,27 @@ def test_entries_are_found_by_place_by_decision_and_by_kind(deployment: Deployme
     latest = queries.latest_entries(database, "acme", ["decision"], EVER, routes=["mortgage"], limit=2)
     assert [row.id for row in latest] == ids[:0:-1]
     assert queries.latest_entries(database, "acme", ["decision"], EVER, routes=["none"]) == []
+
+
+def test_statements_are_read_whole_page_by_page_and_oldest_first(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.record()
+    deployment.ship()
+    database = deployment.database
+    kinds = ["decision", "explanation", "access", "extraction"]
+    whole = queries.statements(database, "acme", kinds)
+    assert len(whole) > 6
+    assert [(row.ts_ns, row.origin, row.seq) for row in whole] == sorted((r.ts_ns, r.origin, r.seq) for r in whole)
+    monkeypatch.setattr(queries, "PAGE", replace(queries.PAGE, rows_max=2))
+    assert queries.statements(database, "acme", kinds) == whole
+    assert queries.statements(database, "nobody", kinds) == []
+    monkeypatch.setattr(queries, "STATEMENTS_MAX", 3)
+    with pytest.raises(QueryError, match="more than 3 entries"):
+        queries.statements(database, "acme", kinds)
+    origin = whole[0].origin
+    assert queries.shipped(database, origin) > max(row.seq for row in whole if row.origin == origin)
+    assert queries.shipped(database, "acme/nowhere/1") == 0
 
 
 def test_parts_keys_and_headers_of_an_entry(deployment: Deployment) -> None:
