@@ -57,24 +57,14 @@ class Governing:
         async with look, self._turn:
             grant = self._granted(viewer, Right.HOLD_ASK, look)
             rows = await self._rows(viewer)
-            _refuse_many(self._standing(rows), viewer)
+            if not viewer.may(Right.HOLD):
+                _refuse_many(self._standing(rows), viewer)
             scope, covered = await self._scope(viewer, asked.scope)
             await look.granted(rows=covered)
-            is_alone = viewer.may(Right.HOLD)
-            row = await self._context.state(
-                Statement(
-                    kind="hold",
-                    tenant=viewer.tenant,
-                    actor=viewer.actor,
-                    fields={
-                        "event": "placed" if is_alone else "requested",
-                        "scope": scope,
-                        "basis": asked.basis.value,
-                        **self._said(viewer, grant),
-                    },
-                    texts=_texts(asked.reason, grant) | _reference(asked.scope),
-                )
-            )
+            event = "placed" if viewer.may(Right.HOLD) else "requested"
+            fields = {"event": event, "scope": scope, "basis": asked.basis.value}
+            texts = _texts(asked.reason, grant) | _reference(asked.scope)
+            row = await self._state(viewer, grant, "hold", fields, texts)
             now = self._standing([*rows, row])
         return {**hold_document(now.holds[row.id], now), "covers": covered}
 
@@ -99,16 +89,7 @@ class Governing:
                 raise ConflictError("its release was asked for already and waits for a second person")
             await look.granted(rows=0)
             fields = {"event": "requested", "action": Action.HOLD_RELEASE.value, "object": hold}
-            row = await self._context.state(
-                Statement(
-                    kind="approval",
-                    tenant=viewer.tenant,
-                    actor=viewer.actor,
-                    fields={**fields, **self._said(viewer, grant)},
-                    texts=_texts(why, grant),
-                    about=found.row,
-                )
-            )
+            row = await self._state(viewer, grant, "approval", fields, _texts(why, grant), about=found.row)
             now = self._standing([*rows, row])
         return approval_document(now.approvals[row.id], viewer)
 
@@ -143,16 +124,7 @@ class Governing:
                 raise ConflictError(f"this request is no longer waiting: {found.state}{by}")
             await look.granted(rows=0)
             fields = {"event": verdict.value, "request": request, "action": found.action.value, "object": found.object}
-            row = await self._context.state(
-                Statement(
-                    kind="approval",
-                    tenant=viewer.tenant,
-                    actor=viewer.actor,
-                    fields={**fields, **self._said(viewer, grant)},
-                    texts=_texts(why, grant),
-                    about=found.row,
-                )
-            )
+            row = await self._state(viewer, grant, "approval", fields, _texts(why, grant), about=found.row)
             now = self._standing([*rows, row])
         return approval_document(now.approvals[request], viewer)
 
@@ -250,8 +222,22 @@ class Governing:
         text = (await self._context.open_parts(of.row.entry)).get("reason")
         return None if text is None else text.decode()
 
-    def _said(self, viewer: Viewer, grant: Grant) -> dict[str, Any]:
-        return {"role": ",".join(sorted(role.value for role in viewer.roles)), "purpose": grant.purpose}
+    async def _state(
+        self,
+        viewer: Viewer,
+        grant: Grant,
+        kind: str,
+        fields: Mapping[str, Any],
+        texts: Mapping[str, str],
+        *,
+        about: EntryRow | None = None,
+    ) -> EntryRow:
+        """Write what `viewer` states, by which right and why; true on return: it is durable."""
+        role = ",".join(sorted(role.value for role in viewer.roles))
+        said = {**fields, "role": role, "purpose": grant.purpose}
+        return await self._context.state(
+            Statement(kind=kind, tenant=viewer.tenant, actor=viewer.actor, fields=said, texts=texts, about=about)
+        )
 
 
 def _refuse_many(now: Standing, viewer: Viewer) -> None:

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.desk.callers import Caller, Callers
+from gateway.desk.callers import Callers
 from gateway.desk.governing import Governing, verdict_of
 from gateway.desk.holds import BASES, HoldRequest
-from gateway.desk.pages import see_other, texts
+from gateway.desk.pages import form_of, see_other
 from gateway.desk.roles import Right
 from gateway.desk.views import Views
 
@@ -67,7 +67,7 @@ class HoldPages:
 
     async def place(self, request: web.Request) -> web.Response:
         """Place a hold, or ask for one."""
-        caller, form = await self._form(request)
+        caller, form = await form_of(self._callers, request)
         kind = form.get("kind", "")
         given: dict[str, Any] = {"basis": form.get("basis"), "reason": form.get("reason")}
         if kind == "route":
@@ -79,22 +79,15 @@ class HoldPages:
 
     async def release(self, request: web.Request) -> web.Response:
         """Ask for a hold's release."""
-        caller, form = await self._form(request)
+        caller, form = await form_of(self._callers, request)
         await self._governing.release(caller.viewer, request.match_info["id"], form.get("reason", ""), stated=None)
         return see_other("/holds")
 
     async def decide(self, request: web.Request) -> web.Response:
         """Answer a request, or withdraw one's own."""
-        caller, form = await self._form(request)
+        caller, form = await form_of(self._callers, request)
         verdict = verdict_of(form.get("verdict"))
         await self._governing.decide(
             caller.viewer, request.match_info["id"], verdict, form.get("reason", ""), stated=None
         )
         return see_other("/holds")
-
-    async def _form(self, request: web.Request) -> tuple[Caller, dict[str, str]]:
-        """The caller and a form of texts, once it is sure that our own page sent it."""
-        caller = await self._callers.of(request)
-        form = texts(await request.post())
-        caller.check_form(form.get("csrf"))
-        return caller, form

@@ -63,7 +63,7 @@ class Pages:
 
     async def lookup(self, request: web.Request) -> web.Response:
         """Exchange a customer's reference, sent in the form's body, for the case's page."""
-        caller, form = await self._form(request)
+        caller, form = await form_of(self._callers, request)
         number = form.get("decision", "").strip()
         stated = self._service.grant(form.get("purpose", ""), form.get("ticket"))
         kind = "decision" if number else form.get("kind", "case")
@@ -73,7 +73,7 @@ class Pages:
 
     async def purpose(self, request: web.Request) -> web.Response:
         """Take the purpose stated for one case, person, decision or list, and go on to where the viewer was."""
-        caller, form = await self._form(request)
+        caller, form = await form_of(self._callers, request)
         onward = form.get("next", "")
         if not is_ours(onward):
             raise RequestError("the form names no page of this desk")
@@ -152,12 +152,13 @@ class Pages:
             twin=found["links"]["self"],
         )
 
-    async def _form(self, request: web.Request) -> tuple[Caller, Mapping[str, str]]:
-        """The caller and a form of texts, once it is sure that our own page sent it."""
-        caller = await self._callers.of(request)
-        form = texts(await request.post())
-        caller.check_form(form.get("csrf"))
-        return caller, form
+
+async def form_of(callers: Callers, request: web.Request) -> tuple[Caller, dict[str, str]]:
+    """The caller and a form of texts, once it is sure that our own page sent it."""
+    caller = await callers.of(request)
+    form = texts(await request.post())
+    caller.check_form(form.get("csrf"))
+    return caller, form
 
 
 def again(request: web.Request) -> str | None:
