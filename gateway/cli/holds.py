@@ -43,8 +43,8 @@ def place(
         typer.echo(orjson.dumps(held))
         return
     waits = "" if held["state"] == "in_force" else "; somebody else approves it: answerable approve " + held["id"]
-    state = held["state"].replace("_", " ")
-    typer.echo(f"hold {held['id']}: {state}, {held['covers']:,} decisions on record now{waits}")
+    covers = f"{held['covers']:,} decision{'' if held['covers'] == 1 else 's'}"
+    typer.echo(f"hold {held['id']}: {held['state'].replace('_', ' ')}, {covers} on record now{waits}")
 
 
 @app.command("release")

@@ -311,7 +311,7 @@ async def test_two_people_at_the_command_line_without_a_keeper(tmp_path: Path) -
 
     why = ("--purpose", "legal", "--reason", "sued")
     code, told = await run("amy", "compliance", "hold", "place", "--case", "L-0", "--basis", "litigation", *why)
-    assert (code, "in force, 1 decisions" in told) == (0, True), told
+    assert (code, "in force, 1 decision on record" in told) == (0, True), told
     hold = told.split()[1].rstrip(":")
     code, told = await run("amy", "compliance", "hold", "release", hold, *why)
     assert code == 0, told
