@@ -220,10 +220,15 @@ def _know_journal(directory: Path, of: Any) -> None:
 
 
 def _know_checkpoint(path: Path, one: Known, public: bytes) -> None:
-    if not path.exists():
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # a row may claim an origin that no file can be named after
+        one.problems.append(("checkpoints", f"the second place cannot be read: {error}"[:300]))
         return
     try:
-        one.signed, _, _ = read_checkpoint(path, path.read_bytes(), origin=one.origin, public=public)
+        one.signed, _, _ = read_checkpoint(path, raw, origin=one.origin, public=public)
     except Unverifiable as error:
         one.problems.append(("checkpoints", error.message))
 

@@ -21,7 +21,7 @@ from storage.profiles import Account, Profile
 MINIMUM: Final = (25, 8)  # a long-term release; CHECK GRANT, which is asked here, is older. Tests run on 26.9 (chDB)
 SHOWN: Final = 6  # of what was found: a broad account may do hundreds of things
 
-_COLUMNWISE: Final = re.compile(r"(ALTER UPDATE|ALTER (?:MODIFY|DROP|CLEAR|RENAME) COLUMN)\(")
+_COLUMNWISE: Final = re.compile(r"(ALTER UPDATE|ALTER (?:(?:MODIFY|DROP|CLEAR|RENAME) )?COLUMN)\(")
 
 _TABLES: Final = """
 SELECT name, engine, engine_full FROM system.tables WHERE database = {database:String} LIMIT 1000

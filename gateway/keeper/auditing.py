@@ -30,6 +30,7 @@ from storage.recent import ENTRIES_MIN, audit_recent
 RATE_FIRST: Final = 20_000.0  # entries a second, until a pass has told
 INCIDENTS_MAX: Final = 20  # a pass; what is left over is stated after the next
 STATED_MAX: Final = 10_000  # findings that were stated, remembered so that none is stated twice
+TEXT_CHARS_MAX: Final = 400  # of what a finding says, in an incident
 RETRY_S: Final = 5.0  # after ClickHouse did not answer
 START_S: Final = 0.2  # between two looks whether there are tables to read
 LATE_S: Final = 60.0  # within which tampering with recent data is to be known
@@ -52,6 +53,7 @@ class Pass:
     findings: dict[Finding, Claim] = field(default_factory=dict)
     seen_s: dict[Finding, float] = field(default_factory=dict)  # time.monotonic() of the last pass that found it
     problem: str | None = None
+    is_failed: bool = False  # whether the problem is what it read, and not that it could not read
 
     def confirmed(self) -> Report:
         """Look; and where something does not hold, look again and keep what still does not. Blocking.
@@ -118,7 +120,7 @@ class Auditing:
             if one.findings:
                 yield name, False, _told(one.findings)
             elif one.problem is not None:
-                yield name, None, one.problem
+                yield name, False if one.is_failed else None, one.problem
             elif one.finished_s is None:
                 yield name, True, "the first pass is under way"
             else:
@@ -146,7 +148,11 @@ class Auditing:
                 _log.warning("audit_interrupted", span=one.name, error=error.message)
             one.problem = error.message
             return False
-        one.problem, one.finished_s, one.entries = None, time.time(), report.entries
+        except Exception as error:  # noqa: BLE001 - forged rows may break any check; the keeper goes on and says so
+            one.problem, one.is_failed = _clipped(f"it fails on what it reads: {error!r}"), True
+            _log.error("audit_failed", span=one.name, error=one.problem)
+            return False
+        one.problem, one.finished_s, one.entries, one.is_failed = None, time.time(), report.entries, False
         found = {_finding(claim): claim for claim in report.broken}
         if one is self.whole:
             one.findings = found
@@ -193,13 +199,18 @@ class Auditing:
         fields = {
             "event": "evidence_damaged",
             "claim": claim.name,
-            "source": {"origin": claim.origin, "seq": claim.seq},
-            "detail": claim.detail,
+            "source": {"origin": claim.origin and _clipped(claim.origin), "seq": claim.seq},
+            "detail": _clipped(claim.detail),
             "span": one.name,
         }
         await self._writer.append(self._writer.draft("incident", fields=fields))
         self._stated.add(_finding(claim))
-        _log.error("evidence_damaged", claim=claim.name, origin=claim.origin, seq=claim.seq, detail=claim.detail)
+        _log.error("evidence_damaged", claim=claim.name, origin=claim.origin, seq=claim.seq, detail=fields["detail"])
+
+
+def _clipped(text: str) -> str:
+    """At most `TEXT_CHARS_MAX` characters: what forged rows say can be as long as they like, an entry cannot."""
+    return text if len(text) <= TEXT_CHARS_MAX else f"{text[:TEXT_CHARS_MAX]}…"
 
 
 def _finding(claim: Claim) -> Finding:

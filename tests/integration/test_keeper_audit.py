@@ -72,6 +72,49 @@ async def test_tampering_with_recent_data_becomes_an_incident_a_metric_and_a_lin
     await gateway.close()
 
 
+async def test_rows_that_no_file_or_entry_can_name_end_no_keeper(tmp_path: Path, loans: Loans) -> None:
+    configuration = written(tmp_path, loans=loans, ledger={"audit": QUICK})
+    gateway = await Gateway.open(configuration, loans)
+    async with kept(configuration) as keeper:
+        decided = await gateway.decide(0)
+        await settled(keeper)
+        long = (
+            f"replaceOne(entry, '\"origin\":\"{decided.origin}\"', concat('\"origin\":\"', repeat('x', 70000), '\"'))"
+        )
+        place = f"origin = '{decided.origin}' AND seq = {decided.seq}"
+        forged = f"entry = {long}, leaf = SHA256(concat(char(0), {long}))"
+        change(keeper, f"ALTER TABLE entries UPDATE {forged} WHERE {place}")
+        change(keeper, "INSERT INTO tiles SELECT repeat('x', 300), 0, 0, 'x'")  # longer than a file's name may be
+        change(keeper, "INSERT INTO tiles SELECT concat('a', char(0), '/b/1'), 0, 0, 'x'")
+        told = await until(
+            lambda: {"entries", "checkpoints"} <= {one["claim"] for one in incidents(keeper)} and incidents(keeper)
+        )
+        assert all(len(orjson.dumps(one)) < 5_000 for one in told)
+        assert audits(keeper)["audit, recent"].state == "fail"
+        for task in keeper._tasks:
+            assert not task.done(), task
+    await gateway.close()
+
+
+async def test_a_pass_that_breaks_on_what_it_reads_is_told_as_failed_and_tried_again(
+    tmp_path: Path, loans: Loans
+) -> None:
+    configuration = written(tmp_path, loans=loans, ledger={"audit": QUICK})
+    async with kept(configuration) as keeper:
+        auditing = keeper.auditing
+        real = auditing.recent.look
+
+        def breaking() -> Report:
+            raise KeyError("x" * 10_000)
+
+        auditing.recent.look = breaking
+        check = await until(lambda: (one := audits(keeper)["audit, recent"]).state == "fail" and one)
+        assert "KeyError" in check.detail
+        assert len(check.detail) < 600
+        auditing.recent.look = real
+        await until(lambda: audits(keeper)["audit, recent"].state == "ok")
+
+
 async def test_a_whole_pass_finds_what_is_not_recent_and_ends_what_holds_again(tmp_path: Path, loans: Loans) -> None:
     configuration = written(tmp_path, loans=loans, ledger={"audit": QUICK})
     gateway = await Gateway.open(configuration, loans)

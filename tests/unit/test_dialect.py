@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from storage import preflight
 from storage.accounts import created, grants, users
 from storage.dialect import rendered, required_settings, settings_of, truncated
 from storage.errors import QueryError
@@ -111,3 +112,15 @@ def test_only_accounts_that_run_statements_on_the_cluster_may() -> None:
     may = {account for account in Account if any(grant.privileges == "CLUSTER" for grant in grants(account, CLUSTER))}
     assert may == {Account.MIGRATOR, Account.PROJECTOR, Account.ERASER, Account.PRUNER}
     assert not any(grant.privileges == "CLUSTER" for account in Account for grant in grants(account, SERVER))
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("ALTER COLUMN(wrapped)", ["ALTER COLUMN"]),  # as SHOW GRANTS folds the four below
+        ("ALTER UPDATE(entry), ALTER DROP COLUMN(leaf)", ["ALTER UPDATE", "ALTER DROP COLUMN"]),
+        ("ALTER ADD COLUMN(x), SELECT(entry), INSERT", []),
+    ],
+)
+def test_grants_on_single_columns_are_seen_by_their_name(said: str, found: list[str]) -> None:
+    assert preflight._COLUMNWISE.findall(said) == found
