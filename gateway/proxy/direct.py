@@ -85,6 +85,8 @@ class Driver:
         lane = head.lane
         if lane not in self._lanes or head.key is not None or head.match.record == "none":
             return False
+        if self._gauge.now >= self._gauge.most:  # a task refuses it, and says why
+            return False
         pool = lane.pool
         connection = pool.idle()
         if connection is None:

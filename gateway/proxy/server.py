@@ -157,7 +157,7 @@ class Wire(web.RequestHandler):
         request._task = cast("Any", None)  # noqa: SLF001 - as in `_one`
         self._current_request = None
         self._request_in_progress = False
-        if self._handler_waiter is not None:
+        if self._handler_waiter is not None and not self._handler_waiter.done():  # cancelled at the very end
             self._handler_waiter.set_result(None)
         waiter, self._parked = self._parked, None
         assert waiter is not None
@@ -278,7 +278,7 @@ class Wire(web.RequestHandler):
         finally:
             request._task = cast("Any", None)  # noqa: SLF001 - breaks a cycle: the task's frame holds the request
             self._request_in_progress = False
-            if self._handler_waiter is not None:
+            if self._handler_waiter is not None and not self._handler_waiter.done():
                 self._handler_waiter.set_result(None)
 
     async def _linger(self, payload: StreamReader) -> None:

@@ -256,3 +256,44 @@ async def test_a_caller_that_takes_nothing_is_waited_for_by_the_task(tmp_path: P
         for _ in range(60):
             assert (await c.answer()).body == large
         assert worker.journal.counters.closed == 61
+
+
+async def test_with_a_full_gauge_a_task_refuses_and_nothing_is_kept(tmp_path: Path):
+    async with serving(tmp_path, good) as (_, worker, c):
+        await warm(c)
+        gauge, lane = worker._gauge, worker._generation.lanes[0]
+        taken = gauge.most - gauge.now
+        for _ in range(taken):  # callers who left while their model is silent
+            gauge.enter()
+        refused = await c.ask()
+        assert (refused.status, refused.code) == (503, "gateway_busy")
+        assert worker.journal.counters.refused == 1
+        assert (worker._budget.held_bytes, driven(worker)) == (0, 0)
+        idle = lane.pool.idle()
+        assert idle is not None, "the connection to the model is free for the next call"
+        lane.pool.give_back(idle)
+        for _ in range(taken):
+            gauge.leave()
+        async with Client.to(worker) as other:
+            assert (await other.ask()).status == 200
+        assert gauge.now == 0
+
+
+async def test_a_connection_that_is_cut_at_shutdown_breaks_no_delivery_of_a_batch(tmp_path: Path):
+    """aiohttp cancels what waits for the handler a turn before it forgets it; a batch may be delivered in between."""
+    model, broken = Gated(), []
+    async with serving(tmp_path, model) as (_, worker, c):
+        await warm(c)
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
+        model.open.clear()
+        await c.request()
+        await until(lambda: driven(worker) == 1)
+        (wire,) = worker._plane.wires
+        wire._handler_waiter = asyncio.get_running_loop().create_future()
+        wire._handler_waiter.cancel()
+        model.open.set()
+        assert (await c.answer()).status == 200
+        await until(lambda: driven(worker) == 0)
+        await asyncio.sleep(0.05)
+        assert broken == []
+        wire._handler_waiter = None
