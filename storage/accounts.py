@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from storage import typed
-from storage.clickhouse import CLIENTS_MAX, SWEEP
+from storage.clickhouse import BULK, CLIENTS_MAX
 from storage.dialect import ENGINES, on_cluster, stored
 from storage.profiles import Account, Profile
 
@@ -153,18 +153,18 @@ def created(profile: Profile) -> Iterator[str]:
 
 
 def _limits(user: str, where: str) -> Iterator[str]:
-    """What the reader can neither spend nor ask to be allowed."""
+    """What the reader can neither spend nor ask to be allowed: what the largest of our own reads asks for."""
     caps = {
-        "max_execution_time": round(SWEEP.time_s_max),
-        "max_memory_usage": SWEEP.memory_bytes_max,
-        "max_result_rows": SWEEP.rows_max,
+        "max_execution_time": round(BULK.time_s_max),
+        "max_memory_usage": BULK.memory_bytes_max,
+        "max_result_rows": BULK.rows_max,
     }
     told = ", ".join(f"{name} = {value} MIN 1 MAX {value}" for name, value in caps.items())
     yield (
-        f"CREATE SETTINGS PROFILE IF NOT EXISTS `{user}_limits`{where} SETTINGS {told},"
+        f"CREATE SETTINGS PROFILE OR REPLACE `{user}_limits`{where} SETTINGS {told},"
         f" max_concurrent_queries_for_user = {CLIENTS_MAX * 8} TO `{user}`"
     )
     yield (
-        f"CREATE QUOTA IF NOT EXISTS `{user}_limits`{where} KEYED BY user_name FOR INTERVAL 1 hour"
+        f"CREATE QUOTA OR REPLACE `{user}_limits`{where} KEYED BY user_name FOR INTERVAL 1 hour"
         f" MAX queries = {QUERIES_MAX}, execution_time = {RUNNING_S_MAX} TO `{user}`"
     )

@@ -100,6 +100,7 @@ class Caps:
 
 
 PAGE: Final = Caps(rows_max=5_000, memory_bytes_max=512 << 20, time_s_max=15)  # what a person waits for
+BULK: Final = Caps(rows_max=200_000, memory_bytes_max=1 << 30, time_s_max=60)  # chunks and keys, by verification
 SWEEP: Final = Caps(rows_max=50_000, memory_bytes_max=1 << 30, time_s_max=60)  # read-back, verification, rebuilding
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from storage.clickhouse import SWEEP, Caps, Database
+from storage.clickhouse import BULK, SWEEP, Caps, Database
 from storage.contents import Chunk, Key, Older
 from storage.merkle import HASH_BYTES
 from storage.queries import blocks
@@ -23,14 +23,13 @@ from storage.verify import EntryLine
 WINDOW_ROWS_MAX = 5_000
 WINDOW_ROWS_MIN = 64  # entries have at most 64 KiB each
 WINDOW_BYTES = 8 * 1024 * 1024  # of entries; a window aims at it by what the last one weighed
-PIECES_MAX = 100_000  # chunks or keys around a window; more are not looked at, and that is a finding
+PIECES_MAX = BULK.rows_max // 2  # chunks or keys around a window; more are not looked at, and that is a finding
 HEADERS_MAX = 5_000  # segments of one window: each has at least its heartbeat
 PAGE_ROWS = 1_000  # checkpoints, erasures
 TILES_AT_ONCE = 64
 CHUNKS_AT_ONCE = 64  # of a part in many chunks; each is at most 16 MiB, mostly 64 KiB
 KEYS_AT_ONCE = 1_000
 NUMBERS_END = 1 << 63  # no ledger grows up to here; what stands behind was forged
-BULK = Caps(rows_max=2 * PIECES_MAX, memory_bytes_max=1 << 30, time_s_max=60)  # chunks around a window
 
 Rows = list[tuple[Any, ...]]
 

@@ -1,11 +1,15 @@
 """The one schema as each profile has it."""
 
+import importlib
+import pkgutil
 from dataclasses import replace
 
 import pytest
 
+import storage
 from storage import preflight
 from storage.accounts import created, grants, users
+from storage.clickhouse import Caps
 from storage.dialect import rendered, required_settings, settings_of, truncated
 from storage.errors import QueryError
 from storage.migrate import migrations
@@ -124,3 +128,23 @@ def test_only_accounts_that_run_statements_on_the_cluster_may() -> None:
 )
 def test_grants_on_single_columns_are_seen_by_their_name(said: str, found: list[str]) -> None:
     assert preflight._COLUMNWISE.findall(said) == found
+
+
+def test_the_readers_limits_allow_every_read_of_ours() -> None:
+    """A cap above the reader's limit is refused by ClickHouse (452), and what cannot be read is a finding."""
+    names = [f"storage.{each.name}" for each in pkgutil.iter_modules(storage.__path__)]
+    caps = {
+        f"{name}.{variable}": value
+        for name in names
+        for variable, value in vars(importlib.import_module(name)).items()
+        if isinstance(value, Caps)
+    }
+    assert len(set(caps.values())) >= 4
+    (stated,) = [sql for sql in created(Profile(kind="server", database="d")) if "SETTINGS PROFILE" in sql]
+    for setting, asked in (
+        ("max_result_rows", lambda cap: cap.rows_max),
+        ("max_memory_usage", lambda cap: cap.memory_bytes_max),
+        ("max_execution_time", lambda cap: cap.time_s_max),
+    ):
+        most = int(stated.partition(f"{setting} = ")[2].partition(" ")[0])
+        assert {name for name, cap in caps.items() if asked(cap) > most} == set(), setting
