@@ -59,7 +59,7 @@ class Upkeep:
         await asyncio.to_thread(self._parts.models.refresh)
         if now_s - self._published_s >= control.PUBLISH_S:
             self._published_s = now_s
-            await asyncio.to_thread(self._publish)
+            await asyncio.to_thread(self._publish, self._to_roll())
         await asyncio.to_thread(self._figures.set)
         for shelf in self._parts.library.shelves:
             if shelf.damage is not None:
@@ -83,19 +83,21 @@ class Upkeep:
         }
         await self._recollection.save(kept)
 
-    def _publish(self) -> None:
-        configuration = self._parts.configuration
+    def _to_roll(self) -> dict[str, int]:
+        """The segments that are still to be closed; what was, is forgotten. On the loop, as `roll`."""
         writing = {shelf.origin: shelf.mark.slot.segment for shelf in self._parts.library.shelves}
-        for origin, first_seq in list(self._roll.items()):
-            if writing.get(origin) != first_seq:
-                del self._roll[origin]
+        self._roll = {origin: first for origin, first in self._roll.items() if writing.get(origin) == first}
+        return dict(self._roll)
+
+    def _publish(self, roll: Mapping[str, int]) -> None:
+        configuration = self._parts.configuration
         content = control.render(
             deployment=configuration.settings.deployment,
             seq=control.next_seq(self._control, int(time.time())),
             ts_ns=time.time_ns(),
             config=configuration.digest,
             sign=self._parts.keyring.control.sign,
-            roll=self._roll,
+            roll=roll,
         )
         replace_file(self._control, content)
 

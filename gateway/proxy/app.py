@@ -142,7 +142,7 @@ class Worker:
         self._controlled = Controlled(
             data,
             deployment=settings.deployment,
-            public=lambda: keyring.control_public,
+            public=keyring.control_public,
             origin=self.journal.origin,
             roll=self.journal.roll,
         )

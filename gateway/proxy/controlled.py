@@ -16,9 +16,7 @@ _log = structlog.get_logger(__name__)
 class Controlled:
     """The last good control file, and what it asks of this worker's journal."""
 
-    def __init__(
-        self, data: Path, *, deployment: str, public: Callable[[], bytes], origin: str, roll: Callable[[int], None]
-    ) -> None:
+    def __init__(self, data: Path, *, deployment: str, public: bytes, origin: str, roll: Callable[[int], None]) -> None:
         """`public` is the control key's public half (32 bytes); `roll` closes the segment of that first number."""
         self._path = data / FILE
         self._deployment = deployment
@@ -45,7 +43,7 @@ class Controlled:
             return None
         self._seen = seen
         try:
-            found = parse(raw, deployment=self._deployment, public=self._public())
+            found = parse(raw, deployment=self._deployment, public=self._public)
         except ControlError as error:
             self._refuse(error.message)
             return None
