@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from config.errors import ConfigError
 from config.load import Configuration
 from gateway.keeper.socket import command
 
@@ -28,9 +29,16 @@ def ask(configuration: Configuration, name: str, arguments: Mapping[str, Any]) -
     return last
 
 
-def token() -> str | None:
-    """The caller's desk token, from the environment."""
-    return os.environ.get(TOKEN_VARIABLE)
+def bearer(role: str) -> str:
+    """The desk token in the environment; ConfigError where there is none, naming how `role` gets one."""
+    given = os.environ.get(TOKEN_VARIABLE)
+    if given is None:
+        raise ConfigError(
+            f"no desk token in {TOKEN_VARIABLE}; owning this machine gives no right to read a person's data",
+            advice="Take one from your issuer; in development: "
+            f"export {TOKEN_VARIABLE}=$(answerable token --role {role} …)",
+        )
+    return given
 
 
 async def _run(configuration: Configuration, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

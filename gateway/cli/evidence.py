@@ -11,7 +11,7 @@ from rich.table import Table
 
 from config.errors import ConfigError
 from config.load import Configuration
-from gateway.cli.asking import TOKEN_VARIABLE, ask, token
+from gateway.cli.asking import ask, bearer
 from gateway.cli.options import ConfigOption, DataOption, configuration
 
 _COLOURS = {"PASS": "green", "FAIL": "red", "UNKNOWN": "yellow"}
@@ -32,18 +32,6 @@ def why(
     arguments = {"decision": decision, "purpose": purpose, "ticket": ticket, "token": bearer("support")}
     result = ask(configuration(config, data), "why", arguments)["result"]
     typer.echo(orjson.dumps(result).decode() if as_json else _sentences(result))
-
-
-def bearer(role: str) -> str:
-    """The desk token in the environment; ConfigError where there is none, naming how `role` gets one."""
-    given = token()
-    if given is None:
-        raise ConfigError(
-            f"no desk token in {TOKEN_VARIABLE}; owning this machine gives no right to read a person's data",
-            advice="Take one from your issuer; in development: "
-            f"export {TOKEN_VARIABLE}=$(answerable token --role {role} …)",
-        )
-    return given
 
 
 def bundle(

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from gateway.cli.asking import ask
-from gateway.cli.evidence import JsonOption, bearer
+from gateway.cli.asking import ask, bearer
+from gateway.cli.evidence import JsonOption
 from gateway.cli.options import ConfigOption, DataOption, configuration
 
 app = typer.Typer(help="Keep records from being erased or pruned, until two people release them.", no_args_is_help=True)

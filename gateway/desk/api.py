@@ -105,10 +105,7 @@ class Api:
         caller = await self._callers.of(request)
         caller.check_form(request.headers.get(CSRF_HEADER))
         given = await body_of(request)
-        purpose, ticket = given.pop("purpose", ""), given.pop("ticket", None)
-        if not isinstance(purpose, str) or not (ticket is None or isinstance(ticket, str)):
-            raise RequestError("`purpose` and `ticket` are texts")
-        stated = self._service.grant(purpose, ticket)
+        stated = stated_in(self._service, given)
         wanted = await self._service.evidence(caller.viewer, EvidenceRequest.parse(given), stated=stated)
         job = self._exports.start(caller.viewer, wanted).as_json()
         return answered(job, status=202, headers={"Location": job["links"]["self"], "Retry-After": "1"})
@@ -136,6 +133,14 @@ def stated_by(service: Service, request: web.Request) -> Grant | None:
     """The purpose that a request's headers state; None where they state none."""
     purpose = request.headers.get(PURPOSE_HEADER)
     return None if purpose is None else service.grant(purpose, request.headers.get(TICKET_HEADER))
+
+
+def stated_in(service: Service, given: dict[str, Any]) -> Grant:
+    """Take `purpose` and `ticket` out of a body; RequestError where they are no texts, or the purpose is unknown."""
+    purpose, ticket = given.pop("purpose", ""), given.pop("ticket", None)
+    if not isinstance(purpose, str) or not (ticket is None or isinstance(ticket, str)):
+        raise RequestError("`purpose` and `ticket` are texts")
+    return service.grant(purpose, ticket)
 
 
 async def _object(request: web.Request, known: set[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.desk import words
 from gateway.desk.context import Context, Statement
-from gateway.desk.errors import ConflictError, ForbiddenError, NotFoundError, PurposeRequiredError, RequestError
+from gateway.desk.errors import ConflictError, ForbiddenError, NotFoundError, RequestError
 from gateway.desk.evidence import EvidenceRequest
 from gateway.desk.holds import (
     Action,
@@ -58,14 +58,14 @@ class Governing:
             grant = self._granted(viewer, Right.HOLD_ASK, look)
             rows = await self._rows(viewer)
             if not viewer.may(Right.HOLD):
-                _refuse_many(self._standing(rows), viewer)
+                _refuse_many(await self._standing(rows), viewer)
             scope, covered = await self._scope(viewer, asked.scope)
             await look.granted(rows=covered)
             event = "placed" if viewer.may(Right.HOLD) else "requested"
             fields = {"event": event, "scope": scope, "basis": asked.basis.value}
             texts = _texts(asked.reason, grant) | _reference(asked.scope)
             row = await self._state(viewer, grant, "hold", fields, texts)
-            now = self._standing([*rows, row])
+            now = await self._standing([*rows, row])
         return {**hold_document(now.holds[row.id], now), "covers": covered}
 
     async def release(self, viewer: Viewer, hold: str, why: str, *, stated: Grant | None) -> dict[str, Any]:
@@ -80,17 +80,17 @@ class Governing:
         async with look, self._turn:
             grant = self._granted(viewer, Right.HOLD, look)
             rows = await self._rows(viewer)
-            now = self._standing(rows)
+            now = await self._standing(rows)
             found = _found(now.holds.get(hold))
             _refuse_many(now, viewer)
             if found.state != "in_force":
                 raise ConflictError(f"this hold is not in force: {found.state}")
-            if now.release_of(hold) is not None:
+            if now.releases.get(hold) is not None:
                 raise ConflictError("its release was asked for already and waits for a second person")
             await look.granted(rows=0)
             fields = {"event": "requested", "action": Action.HOLD_RELEASE.value, "object": hold}
             row = await self._state(viewer, grant, "approval", fields, _texts(why, grant), about=found.row)
-            now = self._standing([*rows, row])
+            now = await self._standing([*rows, row])
         return approval_document(now.approvals[row.id], viewer)
 
     async def decide(
@@ -109,7 +109,7 @@ class Governing:
         async with look, self._turn:
             grant = self._granted(viewer, Right.HOLD_ASK if is_withdrawal else Right.APPROVE, look)
             rows = await self._rows(viewer)
-            now = self._standing(rows)
+            now = await self._standing(rows)
             found = _visible(now.approvals.get(request), viewer)
             if is_withdrawal and found.by != viewer.actor:
                 raise ForbiddenError("only whoever asked may withdraw it", code="not_your_request")
@@ -125,7 +125,7 @@ class Governing:
             await look.granted(rows=0)
             fields = {"event": verdict.value, "request": request, "action": found.action.value, "object": found.object}
             row = await self._state(viewer, grant, "approval", fields, _texts(why, grant), about=found.row)
-            now = self._standing([*rows, row])
+            now = await self._standing([*rows, row])
         return approval_document(now.approvals[request], viewer)
 
     async def holds(self, viewer: Viewer, *, stated: Grant | None) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Governing:
         look = self._look(viewer, "holds", stated)
         async with look:
             self._granted(viewer, Right.HOLD_ASK, look)
-            now = self._standing(await self._rows(viewer))
+            now = await self._standing(await self._rows(viewer))
             seen = [one for one in now.holds.values() if viewer.may(Right.HOLD) or one.by == viewer.actor]
             shown = [*reversed(seen)][:LISTED_MAX]
             await look.granted(rows=len(shown))
@@ -150,7 +150,7 @@ class Governing:
         look = self._look(viewer, "hold", stated)
         async with look:
             self._granted(viewer, Right.HOLD_ASK, look)
-            now = self._standing(await self._rows(viewer))
+            now = await self._standing(await self._rows(viewer))
             found = _found(now.holds.get(identifier))
             if not viewer.may(Right.HOLD) and found.by != viewer.actor:
                 raise NotFoundError("no such hold in your scope")
@@ -162,7 +162,7 @@ class Governing:
         look = self._look(viewer, "approvals", stated)
         async with look:
             self._granted(viewer, Right.HOLD_ASK, look)
-            now = self._standing(await self._rows(viewer))
+            now = await self._standing(await self._rows(viewer))
             waiting = [one for one in now.approvals.values() if one.state == "waiting"]
             seen = [one for one in waiting if viewer.may(Right.APPROVE) or one.by == viewer.actor]
             shown = [one for one in seen if one.object in now.holds][:LISTED_MAX]
@@ -188,18 +188,15 @@ class Governing:
 
     def _granted(self, viewer: Viewer, right: Right, look: Look) -> Grant:
         viewer.require(right)
-        grant = self._service.granted(viewer, right, (TARGET,), look.stated)
-        look.stated = grant
-        if grant.ticket is None and viewer.needs_ticket(right):
-            raise PurposeRequiredError("state the ticket you work on", code="ticket_required")
+        look.stated = grant = self._service.granted(viewer, right, (TARGET,), look.stated)
         return grant
 
     async def _rows(self, viewer: Viewer) -> Sequence[EntryRow]:
         """Everything that was stated so far; read before a step is taken, so that none is taken and then not told."""
         return await self._context.statements(viewer.tenant)
 
-    def _standing(self, rows: Sequence[EntryRow]) -> Standing:
-        return standing(rows, now_ns=self._context.now_ns())
+    async def _standing(self, rows: Sequence[EntryRow]) -> Standing:
+        return await asyncio.to_thread(standing, rows, now_ns=self._context.now_ns())
 
     async def _scope(self, viewer: Viewer, asked: EvidenceRequest) -> tuple[dict[str, Any], int]:
         """What the entry says is held, and how many decisions of it are on record now."""
@@ -216,7 +213,7 @@ class Governing:
         ((kind, reference),) = asked.references
         viewer.require(Right.LOOKUP)
         covered = await self._service.of_reference(viewer, kind, reference)
-        return {f"{kind}s": sorted(self._context.pseudonyms(viewer.tenant, kind, reference))}, len(covered)
+        return {f"{kind}s": list(self._context.pseudonyms(viewer.tenant, kind, reference))}, len(covered)
 
     async def _reason(self, of: Hold | Approval) -> str | None:
         text = (await self._context.open_parts(of.row.entry)).get("reason")
@@ -287,7 +284,7 @@ def hold_document(hold: Hold, now: Standing) -> dict[str, Any]:
     if "route" in scope:
         low, high = int(scope["from_ns"]), int(scope["to_ns"])
         shown = {"route": scope["route"], "from": words.iso(low), "to": words.iso(high)}
-    release = now.release_of(hold.id)
+    release = now.releases.get(hold.id)
     return {
         "id": hold.id,
         "state": hold.state,

@@ -118,16 +118,12 @@ class Standing:
 
     holds: Mapping[str, Hold]
     approvals: Mapping[str, Approval]
+    releases: Mapping[str, Approval]  # by the hold: the request for its release that waits
 
     @property
     def in_force(self) -> tuple[Hold, ...]:
         """The holds that keep something now."""
         return tuple(hold for hold in self.holds.values() if hold.state == "in_force")
-
-    def release_of(self, hold: str) -> Approval | None:
-        """The request that waits to release this hold."""
-        waiting = (each for each in self.approvals.values() if each.state == "waiting" and each.object == hold)
-        return next((each for each in waiting if each.action is Action.HOLD_RELEASE), None)
 
 
 def standing(rows: Iterable[EntryRow], *, now_ns: int) -> Standing:
@@ -158,7 +154,8 @@ def standing(rows: Iterable[EntryRow], *, now_ns: int) -> Standing:
         hold = held.get(request.object)
         if hold is not None:
             held[hold.id] = replace(hold, state=_after(hold, request))
-    return Standing(held, asked)
+    waiting = (each for each in asked.values() if each.state == "waiting" and each.action is Action.HOLD_RELEASE)
+    return Standing(held, asked, {each.object: each for each in waiting})
 
 
 def _counts(request: Approval, row: EntryRow, said: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.desk.api import answered, body_of, stated_by
+from gateway.desk.api import answered, body_of, stated_by, stated_in
 from gateway.desk.callers import CSRF_HEADER, Caller, Callers
 from gateway.desk.errors import RequestError
 from gateway.desk.governing import Governing, verdict_of
@@ -81,12 +81,4 @@ class HoldsApi:
         caller = await self._callers.of(request)
         caller.check_form(request.headers.get(CSRF_HEADER))
         given = await body_of(request)
-        return caller, given, self._service.grant(*purpose_in(given))
-
-
-def purpose_in(given: dict[str, Any]) -> tuple[str, str | None]:
-    """Take `purpose` and `ticket` out of an object; RequestError unless they are texts."""
-    purpose, ticket = given.pop("purpose", ""), given.pop("ticket", None)
-    if not isinstance(purpose, str) or not (ticket is None or isinstance(ticket, str)):
-        raise RequestError("`purpose` and `ticket` are texts")
-    return purpose, ticket
+        return caller, given, stated_in(self._service, given)

@@ -17,6 +17,11 @@ def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": sorted(properties)}
 
 
+def _with(described: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    """The same object with properties that are not always there."""
+    return {**described, "properties": {**described["properties"], **optional}}
+
+
 def _list(of: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": of}
 
@@ -133,8 +138,8 @@ _SCHEMAS: Final[dict[str, Any]] = {
         },
         "required": ["decision", "entry", "state", "proofs", "links"],
     },
-    "Hold": {
-        **_object(
+    "Hold": _with(
+        _object(
             id=_UUID,
             state={"enum": ["requested", "in_force", "released", "rejected", "withdrawn", "lapsed"]},
             scope={"type": "object", "description": "decisions, cases, subjects (pseudonyms), or route, from and to"},
@@ -145,19 +150,28 @@ _SCHEMAS: Final[dict[str, Any]] = {
             entry=_object(origin=_TEXT, seq={"type": "integer"}),
             links={"type": "object"},
         ),
-    },
+        covers={"type": "integer", "description": "where it was just placed: decisions that are on record now"},
+        reason={
+            **_MAYBE,
+            "description": "of one hold; null: its key is gone, or it is not shipped yet",
+        },
+    ),
     "Holds": _object(holds=_list(_ref("Hold")), complete={"type": "boolean"}, links={"type": "object"}),
-    "Approval": _object(
-        id=_UUID,
-        action={"enum": list(Action)},
-        object={**_UUID, "description": "the hold"},
-        state={"enum": ["waiting", "approved", "rejected", "withdrawn", "lapsed"]},
-        by=_TEXT,
-        at=_TIME,
-        mine={"type": "boolean"},
-        decided_by=_MAYBE,
-        decided_at=_MAYBE,
-        links={"type": "object"},
+    "Approval": _with(
+        _object(
+            id=_UUID,
+            action={"enum": list(Action)},
+            object={**_UUID, "description": "the hold"},
+            state={"enum": ["waiting", "approved", "rejected", "withdrawn", "lapsed"]},
+            by=_TEXT,
+            at=_TIME,
+            mine={"type": "boolean"},
+            decided_by=_MAYBE,
+            decided_at=_MAYBE,
+            links={"type": "object"},
+        ),
+        reason={**_MAYBE, "description": "in the list of what waits, like `hold`"},
+        hold=_ref("Hold"),
     ),
     "Approvals": _object(approvals=_list(_ref("Approval")), complete={"type": "boolean"}, links={"type": "object"}),
     "Health": _object(status=_TEXT),

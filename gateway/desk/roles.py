@@ -58,7 +58,10 @@ RIGHTS: Mapping[Role, frozenset[Right]] = {
     Role.COMPLIANCE: frozenset(Right) - {Right.CONTENT, Right.TRY, Right.ENTRIES},
     Role.REGULATOR: frozenset(Right) - {Right.TRY, Right.ENTRIES, Right.HOLD, Right.APPROVE},
     Role.MODEL_OWNER: frozenset({Right.LIST, Right.REASONS, Right.ATTRIBUTIONS, Right.CONTENT_MASKED, Right.PROOF}),
-    Role.DPO: frozenset(Right) - {Right.CONTENT, Right.ATTRIBUTIONS, Right.VALUES, Right.ENTRIES, Right.TRY},
+    Role.DPO: frozenset(
+        {Right.LOOKUP, Right.LIST, Right.REASONS, Right.PERSON, Right.CONTENT_MASKED, Right.PROOF, Right.ACCESSES}
+        | {Right.HOLD_ASK, Right.HOLD, Right.APPROVE}
+    ),
     Role.ADMIN: frozenset({Right.PROOF}),
     Role.AUDITOR: frozenset({Right.PROOF, Right.ENTRIES}),
     Role.DEVELOPER: frozenset(Right),

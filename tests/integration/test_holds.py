@@ -333,9 +333,11 @@ async def test_the_answers_are_what_the_openapi_document_says(desk: Running) -> 
     asked = await call(desk, "POST", "/v1/holds", HELD, role="support", status=202)
     listed = (await call(desk, "GET", "/v1/holds", status=200))["holds"][0]
     waiting = (await call(desk, "GET", "/v1/approvals", status=200))["approvals"][0]
-    assert set(listed) == set(schemas["Hold"]["properties"])
-    assert set(schemas["Hold"]["required"]) <= set(asked)
-    assert set(schemas["Approval"]["required"]) <= set(waiting)
+    assert set(listed) == set(schemas["Hold"]["required"])
+    one = await call(desk, "GET", asked["links"]["self"], status=200)
+    assert set(schemas["Hold"]["required"]) < set(one) < set(schemas["Hold"]["properties"])
+    assert set(schemas["Hold"]["required"]) <= set(asked) <= set(schemas["Hold"]["properties"])
+    assert set(waiting) == set(schemas["Approval"]["properties"])
 
 
 async def test_the_console_places_asks_and_decides_without_javascript(desk: Running) -> None:

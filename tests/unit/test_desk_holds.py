@@ -45,12 +45,12 @@ def test_a_hold_is_in_force_until_two_people_release_it() -> None:
     assert written.now().holds[hold].state == "in_force"
     request = written.ask(hold)
     assert written.now().holds[hold].state == "in_force"
-    assert written.now().release_of(hold).id == request
+    assert written.now().releases.get(hold).id == request
     written.say(request, "approved")
     assert written.now().holds[hold].state == "released"
     assert written.now().in_force == ()
     assert written.now().approvals[request].decided_by == BOB
-    assert written.now().release_of(hold) is None
+    assert written.now().releases.get(hold) is None
 
 
 @pytest.mark.parametrize(("verdict", "state"), [("approved", "in_force"), ("rejected", "rejected")])
