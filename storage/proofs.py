@@ -198,10 +198,15 @@ def path_to(
         except Unverifiable:
             if not may_be_stale:
                 raise
-            _roots.setdefault(database, Roots()).forget()  # read when it was wrong, and mended since
+            forget_roots(database)  # read when it was wrong, and mended since
             continue
         return path
     raise AssertionError("the second attempt returns or raises")
+
+
+def forget_roots(database: Database) -> None:
+    """Make every root anew from what is stored: for whoever must see what stands there now."""
+    _roots.setdefault(database, Roots()).forget()
 
 
 def check_proof(text: bytes, *, leaf: bytes, origin: str, public: bytes) -> Proof:

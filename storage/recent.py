@@ -17,6 +17,7 @@ from storage.errors import JournalCorrupt, StorageError, StorageUnavailable
 from storage.findings import MALFORMED, Findings, Report
 from storage.known import Known, Trusted, known_origins
 from storage.projections import read_cursors
+from storage.proofs import forget_roots
 from storage.tiles import WIDTH
 from storage.walk import Walk
 from storage.windows import Reader
@@ -44,6 +45,7 @@ def audit_recent(
     Raises:
         StorageUnavailable: the database does not answer: nothing can be told.
     """
+    forget_roots(database)  # of the last look: tiles are changed, and mended, in between
     trusted = Trusted.of(public, data, host_keys)
     known = known_origins(database, data, public)
     findings = {one.origin: Findings(one.origin) for one in known}

@@ -114,6 +114,18 @@ def test_an_old_tile_that_was_changed_breaks_the_signed_root_of_what_is_recent(l
     assert "tree" in {claim for claim, origin, _ in named(recent(long)) if origin == GATEWAY}
 
 
+def test_a_tile_that_was_changed_since_the_last_look_is_seen_and_one_that_was_mended_holds_again(
+    long: Deployment,
+) -> None:
+    """By the same handle, as a keeper looks: what it once made of the tiles says nothing of how they are now."""
+    assert not recent(long).broken
+    change = f"ALTER TABLE tiles UPDATE hashes = reverse(hashes) WHERE origin = '{GATEWAY}' AND level = 0 AND n = 0"
+    long.change(change)
+    assert "tree" in {claim for claim, origin, _ in named(recent(long)) if origin == GATEWAY}
+    long.change(change)  # reversed again: as it was
+    assert not recent(long).broken
+
+
 def test_a_recent_entry_its_leaf_and_its_tile_changed_together_break_the_signed_root(long: Deployment) -> None:
     where = f"origin = '{GATEWAY}' AND seq = 2500"
     long.change(f"ALTER TABLE entries UPDATE entry = {CHANGED}, leaf = {NEW_LEAF} WHERE {where}")
